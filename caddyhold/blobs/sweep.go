@@ -1,0 +1,95 @@
+package blobs
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"go.uber.org/zap"
+)
+
+const (
+	// SessionLifetime is how long an upload may be idle before it is aborted.
+	SessionLifetime = 24 * time.Hour
+
+	sweepInterval = time.Minute
+)
+
+// Run does the work of a configuration until ctx ends: at once and then every
+// minute, it completes what was assembled but not verified, aborts uploads that
+// were idle for SessionLifetime, forgets those that ended that long ago, and
+// writes when blobs were last asked for.
+func (s *Service) Run(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		if err := s.store.flushTouched(); err != nil {
+			s.log.Warn("use of blobs could not be recorded", zap.Error(err))
+		}
+		s.sweep(ctx)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweep looks once at all sessions of the storage.
+func (s *Service) sweep(ctx context.Context) {
+	expired := s.store.now().Add(-SessionLifetime)
+	var due []string
+	err := s.store.db.View(func(tx *bbolt.Tx) error {
+		return eachSession(tx, s.storage, func(id string, sess session) {
+			if sess.State == stateAssembled || sess.State == stateAborted || sess.LastUsed.Before(expired) {
+				due = append(due, id)
+			}
+		})
+	})
+	if err != nil {
+		s.log.Warn("uploads could not be swept", zap.Error(err))
+	}
+	for _, id := range due {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := s.settle(ctx, id, expired); err != nil && ctx.Err() == nil {
+			s.log.Warn("upload could not be settled, will be tried again", zap.String("upload", id), zap.Error(err))
+		}
+	}
+}
+
+// settle does what is due for one session, unless somebody works on it.
+func (s *Service) settle(ctx context.Context, id string, expired time.Time) error {
+	release, ok := s.store.sessions.try(id)
+	if !ok {
+		return nil
+	}
+	_, err := detached(ctx, s.store, release, func(ctx context.Context) (struct{}, error) {
+		sess, err := s.store.session(id, s.storage)
+		if err != nil {
+			return struct{}{}, err
+		}
+		idle := sess.LastUsed.Before(expired)
+		switch {
+		case sess.State == stateAssembled && !idle:
+			_, err = s.complete(ctx, id, sess, sess.Digest, nil, false)
+		case sess.State == stateDone && idle:
+			err = s.forget(ctx, id, sess)
+		case sess.State == stateAborted, idle:
+			err = s.abort(ctx, id, sess)
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// forget drops a session that was done long ago.
+func (s *Service) forget(ctx context.Context, id string, sess session) error {
+	if sess.Leftover {
+		if err := s.driver.Discard(ctx, Upload{ID: id, Handle: sess.Handle}); err != nil {
+			return err
+		}
+	}
+	return s.store.dropSession(id)
+}
