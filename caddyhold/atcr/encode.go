@@ -44,7 +44,8 @@ func Encode(r Record) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// Decode reads the DAG-CBOR of a stored record into r and validates it.
+// Decode reads the DAG-CBOR of a stored record into r. It does not validate: records that
+// others wrote may be stricter or looser than this version's lexicons.
 func Decode(value []byte, r Record) error {
 	in := bytes.NewReader(value)
 	if err := r.UnmarshalCBOR(in); err != nil {
@@ -53,7 +54,7 @@ func Decode(value []byte, r Record) error {
 	if _, err := in.ReadByte(); err != io.EOF {
 		return fmt.Errorf("%w: bytes after the record", ErrInvalid)
 	}
-	return r.Validate()
+	return nil
 }
 
 // Update returns the DAG-CBOR of r with the fields of stored that r's type does not

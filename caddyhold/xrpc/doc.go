@@ -1,0 +1,8 @@
+// Package xrpc is the HTTP face of a hold: it turns requests to /xrpc/* and the well-known
+// paths into calls on package hold, and answers and errors back into XRPC.
+//
+// [Server.ServeHTTP] finds the endpoint in the table in server.go. There is a file for
+// each lexicon namespace; caller.go establishes who calls (token.go checks service tokens,
+// issuer.go finds the key of who signed them, guard.go keeps those fetches off private
+// networks), and errors.go is the one place where an error becomes a status and a name.
+package xrpc

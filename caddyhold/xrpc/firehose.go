@@ -1,0 +1,144 @@
+package xrpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/zap"
+
+	"github.com/caddyhold/caddyhold/caddyhold/pds"
+)
+
+// How long a firehose consumer may stay silent or take nothing.
+const (
+	pingInterval = 30 * time.Second
+	pingTimeout  = 30 * time.Second
+	frameTimeout = 30 * time.Second
+)
+
+// subscribeRepos answers com.atproto.sync.subscribeRepos, the firehose
+// (https://atproto.com/specs/event-stream): a WebSocket of binary frames.
+func (s *Server) subscribeRepos(w http.ResponseWriter, r *http.Request) error {
+	q, err := parameters(r)
+	if err != nil {
+		return err
+	}
+	cursor, err := firehoseCursor(q)
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		return &Error{Status: http.StatusUpgradeRequired, Name: "InvalidRequest", Message: "this method is a WebSocket"}
+	}
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // public data: any origin may read it
+		CompressionMode:    websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return nil // Accept has answered
+	}
+	s.follow(conn, cursor)
+	return nil
+}
+
+// firehoseCursor is nil for live events only.
+func firehoseCursor(q params) (*int64, error) {
+	if !q.has("cursor") {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(q.get("cursor"), 10, 64)
+	if err != nil || n < 0 {
+		return nil, invalidRequest("cursor must be an integer")
+	}
+	return &n, nil
+}
+
+// follow sends events until somebody ends it. It outlives the configuration that the
+// consumer came under, so it uses nothing of it but the repository and Done.
+func (s *Server) follow(conn *websocket.Conn, cursor *int64) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		defer cancel()
+		discard(ctx, conn)
+	}()
+	go func() {
+		defer cancel()
+		ping(ctx, conn)
+	}()
+	go func() {
+		select {
+		case <-s.Done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+
+	err := s.hold.Repo().Follow(ctx, cursor, func(frame []byte) error {
+		ctx, cancel := context.WithTimeout(ctx, frameTimeout)
+		defer cancel()
+		return conn.Write(ctx, websocket.MessageBinary, frame)
+	})
+	status, reason := websocket.StatusGoingAway, ""
+	switch {
+	case errors.Is(err, pds.ErrFutureCursor):
+		status, reason = websocket.StatusPolicyViolation, "FutureCursor"
+	case errors.Is(err, pds.ErrConsumerTooSlow):
+		status, reason = websocket.StatusPolicyViolation, "ConsumerTooSlow"
+	case errors.Is(err, pds.ErrClosed), s.closing():
+		status, reason = websocket.StatusServiceRestart, "the hold restarts"
+	case err != nil && ctx.Err() == nil:
+		s.Logger.Error("firehose failed", zap.Error(err))
+		status = websocket.StatusInternalError
+	}
+	_ = conn.Close(status, reason)
+}
+
+func (s *Server) closing() bool {
+	select {
+	case <-s.Done:
+		return true
+	default:
+		return false
+	}
+}
+
+// discard reads, which answers pings and notices the end; consumers have nothing to say.
+func discard(ctx context.Context, conn *websocket.Conn) {
+	for {
+		_, message, err := conn.Reader(ctx)
+		if err != nil {
+			return
+		}
+		if _, err := io.Copy(io.Discard, message); err != nil {
+			return
+		}
+	}
+}
+
+// ping notices a consumer that vanished without a word.
+func ping(ctx context.Context, conn *websocket.Conn) {
+	tick := time.NewTicker(pingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		pong, cancel := context.WithTimeout(ctx, pingTimeout)
+		err := conn.Ping(pong)
+		cancel()
+		if err != nil {
+			return
+		}
+	}
+}
