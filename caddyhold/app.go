@@ -58,7 +58,7 @@ func (a *App) register(ctx caddy.Context, h *Handler, storage Storage, config st
 func (a *App) Start() error {
 	for dir, s := range a.services {
 		if err := s.open(); err != nil {
-			return fmt.Errorf("opening hold %s in %s: %w", s.publicURL, dir, err)
+			return fmt.Errorf("opening hold %s in %s: %w", s.handler.PublicURL, dir, err)
 		}
 	}
 	return nil

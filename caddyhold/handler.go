@@ -2,13 +2,18 @@ package caddyhold
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddyhold/caddyhold/caddyhold/hold"
 )
 
 func init() {
@@ -68,7 +73,7 @@ type Handler struct {
 	// captain record. Default: not said.
 	Region string `json:"region,omitempty"`
 
-	// Accept identities on loopback and private addresses over plain HTTP. For tests only.
+	// Accept identities on loopback, over plain HTTP. For tests only.
 	// Default: false.
 	TestMode bool `json:"test_mode,omitempty"`
 
@@ -161,15 +166,19 @@ func replacePlaceholders(fields map[string]*string) error {
 	return nil
 }
 
-func (h *Handler) setDefaults() error {
+func (h *Handler) setDefaults() (err error) {
 	if h.DataDir == "" {
-		h.DataDir = defaultDataDir()
+		h.DataDir = filepath.Join(caddy.AppDataDir(), "atcr_hold")
 	}
-	dir, err := canonicalPath(h.DataDir)
-	if err != nil {
+	if h.DataDir, err = canonicalPath(h.DataDir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	h.DataDir = dir
+	if h.SigningKey == "" {
+		h.SigningKey = filepath.Join(h.DataDir, hold.KeyFile)
+	}
+	if h.SigningKey, err = canonicalPath(h.SigningKey); err != nil {
+		return fmt.Errorf("signing_key: %w", err)
+	}
 	if h.StorageRaw == nil {
 		h.StorageRaw = json.RawMessage(`{"driver":"filesystem"}`)
 	}
@@ -189,15 +198,15 @@ func (h *Handler) setDefaults() error {
 	return nil
 }
 
-func (h *Handler) check() error {
+func (h *Handler) check() (err error) {
 	if h.PublicURL == "" {
-		return fmt.Errorf("public_url is required")
+		return errors.New("public_url is required")
 	}
-	if err := checkOrigin(h.PublicURL); err != nil {
+	if h.PublicURL, err = origin(h.PublicURL); err != nil {
 		return fmt.Errorf("public_url: %w", err)
 	}
 	if h.UploadURL != "" {
-		if err := checkOrigin(h.UploadURL); err != nil {
+		if h.UploadURL, err = origin(h.UploadURL); err != nil {
 			return fmt.Errorf("upload_url: %w", err)
 		}
 	}
@@ -221,16 +230,16 @@ func (h *Handler) check() error {
 	return nil
 }
 
-// checkOrigin accepts scheme://host[:port], where a slash may follow.
-func checkOrigin(s string) error {
+// origin returns scheme://host[:port] in lower case. A slash may follow in s, nothing more.
+func origin(s string) (string, error) {
 	u, err := parseHTTPURL(s)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return fmt.Errorf("%q has more than a scheme, a host and a port", u.Redacted())
+		return "", fmt.Errorf("%q has more than a scheme, a host and a port", u.Redacted())
 	}
-	return nil
+	return u.Scheme + "://" + strings.ToLower(u.Host), nil
 }
 
 func parseHTTPURL(s string) (*url.URL, error) {

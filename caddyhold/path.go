@@ -4,16 +4,10 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
-func defaultDataDir() string {
-	return filepath.Join(caddy.AppDataDir(), "atcr_hold")
-}
-
-// canonicalPath is the one name under which a directory is pooled, however a configuration
-// spells it: absolute, without symbolic links. The directory need not exist yet.
+// canonicalPath is one name for a directory or file, however a configuration spells it:
+// absolute, without symbolic links. It need not exist yet.
 func canonicalPath(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

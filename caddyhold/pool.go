@@ -2,7 +2,6 @@ package caddyhold
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,13 +25,12 @@ const (
 
 // lasting is what a hold keeps from one configuration to the next.
 type lasting struct {
-	state      *hold.State
-	signingKey string // as configured
-	log        *logSwitch
-	metrics    *metrics
-	memory     *xrpc.Memory
-	requests   requests      // of all configurations
-	gone       chan struct{} // closed when no configuration names the hold any more
+	state    *hold.State
+	log      *logSwitch
+	metrics  *metrics
+	memory   *xrpc.Memory
+	requests requests      // of all configurations
+	gone     chan struct{} // closed when no configuration names the hold any more
 }
 
 // openLasting returns the hold in a data directory, and opens it unless a configuration
@@ -50,12 +48,11 @@ func openLasting(dataDir, publicURL, signingKey string, logger *zap.Logger) (*la
 			return nil, err
 		}
 		return &lasting{
-			state:      state,
-			signingKey: signingKey,
-			log:        log,
-			metrics:    newMetrics(state.Repo()),
-			memory:     xrpc.NewMemory(),
-			gone:       make(chan struct{}),
+			state:   state,
+			log:     log,
+			metrics: newMetrics(state.Repo()),
+			memory:  xrpc.NewMemory(),
+			gone:    make(chan struct{}),
 		}, nil
 	})
 	if err != nil {
@@ -70,8 +67,8 @@ func (l *lasting) sameIdentity(publicURL, signingKey string) error {
 	if open := l.state.PublicURL(); open != publicURL {
 		return fmt.Errorf("public_url: it is %s and cannot change at a reload", open)
 	}
-	if open := l.signingKey; open != signingKey {
-		return errors.New("signing_key: it cannot change at a reload")
+	if open := l.state.SigningKeyPath(); open != signingKey {
+		return fmt.Errorf("signing_key: it is %s and cannot change at a reload", open)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,12 +17,11 @@ import (
 // service is a hold as one configuration wants it. Requests find it through their handler,
 // also after the configuration has ended.
 type service struct {
-	ctx       caddy.Context
-	logger    *zap.Logger
-	config    string // the handler's JSON
-	publicURL string
-	handler   *Handler
-	storage   Storage
+	ctx     caddy.Context
+	logger  *zap.Logger
+	config  string // the handler's JSON
+	handler *Handler
+	storage Storage
 
 	lasting        *lasting // nil until opened
 	releaseStorage func() error
@@ -35,13 +33,12 @@ type service struct {
 
 func newService(ctx caddy.Context, h *Handler, storage Storage, config string) *service {
 	return &service{
-		ctx:       ctx,
-		logger:    ctx.Logger(),
-		config:    config,
-		publicURL: strings.TrimSuffix(h.PublicURL, "/"),
-		handler:   h,
-		storage:   storage,
-		ready:     make(chan struct{}),
+		ctx:     ctx,
+		logger:  ctx.Logger(),
+		config:  config,
+		handler: h,
+		storage: storage,
+		ready:   make(chan struct{}),
 	}
 }
 
@@ -49,12 +46,12 @@ func newService(ctx caddy.Context, h *Handler, storage Storage, config string) *
 // got before an error, close gives back.
 func (s *service) open() error {
 	h := s.handler
-	l, err := openLasting(h.DataDir, s.publicURL, h.SigningKey, s.logger)
+	l, err := openLasting(h.DataDir, h.PublicURL, h.SigningKey, s.logger)
 	if err != nil {
 		return err
 	}
 	s.lasting = l
-	if err := l.sameIdentity(s.publicURL, h.SigningKey); err != nil {
+	if err := l.sameIdentity(h.PublicURL, h.SigningKey); err != nil {
 		return err
 	}
 	driver, release, err := s.storage.OpenStorage(s.ctx, h.DataDir)
@@ -66,20 +63,20 @@ func (s *service) open() error {
 		return err
 	}
 
-	blobs := blobs.New(blobs.Config{
+	blobService := blobs.New(blobs.Config{
 		Store:       l.state.Blobs(),
 		Driver:      driver,
 		Presign:     *h.PresignedURLs,
 		URLLifetime: time.Duration(h.URLLifetime),
-		BaseURL:     s.publicURL,
-		UploadURL:   strings.TrimSuffix(h.UploadURL, "/"),
+		BaseURL:     h.PublicURL,
+		UploadURL:   h.UploadURL,
 		Logger:      s.logger,
 	})
 	s.hold = hold.New(l.state, hold.Config{
 		Owner:  h.Owner,
 		Policy: hold.Policy{Public: h.Access.Public, AllowAllCrew: h.Access.AllowAllCrew},
 		Region: h.Region,
-	}, blobs)
+	}, blobService)
 	s.server = xrpc.New(xrpc.Options{
 		Hold:         s.hold,
 		PLCDirectory: h.PLCDirectory,
@@ -98,8 +95,8 @@ func (s *service) open() error {
 func (s *service) started(ctx context.Context) {
 	s.lasting.log.set(s.logger)
 	if s.handler.TestMode {
-		s.logger.Warn("test mode: identities on private addresses are trusted; never use it on the internet",
-			zap.String("public_url", s.publicURL))
+		s.logger.Warn("test mode: identities on loopback are trusted; never use it on the internet",
+			zap.String("public_url", s.handler.PublicURL))
 	}
 	if err := s.hold.SyncRecords(ctx); err != nil {
 		s.logger.Error("writing the configuration to the hold's records",
@@ -111,7 +108,7 @@ func (s *service) started(ctx context.Context) {
 		s.hold.Blobs().Run(s.ctx)
 	}()
 	close(s.ready)
-	s.logger.Info("hold ready", zap.String("did", s.lasting.state.DID()), zap.String("public_url", s.publicURL))
+	s.logger.Info("hold ready", zap.String("did", s.lasting.state.DID()), zap.String("public_url", s.handler.PublicURL))
 }
 
 // enter and leave enclose everything that uses the hold or its storage.

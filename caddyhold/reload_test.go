@@ -1,0 +1,437 @@
+package caddyhold_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/coder/websocket"
+	"github.com/fxamacker/cbor/v2"
+	"go.etcd.io/bbolt"
+)
+
+// consumer follows a hold's firehose and keeps the numbers of what it gets.
+type consumer struct {
+	conn *websocket.Conn
+	last atomic.Int64  // seq
+	gap  atomic.Int64  // the first seq that did not follow
+	done chan struct{} // closed when the connection ended
+	err  error         // why it ended
+}
+
+func (s *holdSite) follow() *consumer {
+	s.t.Helper()
+	url := "ws://127.0.0.1:" + s.port + "/xrpc/com.atproto.sync.subscribeRepos?cursor=0"
+	conn, response, err := websocket.Dial(within(s.t, 10*time.Second), url, nil)
+	if err != nil {
+		s.t.Fatalf("following the firehose: %v", err)
+	}
+	if response.Body != nil {
+		_ = response.Body.Close()
+	}
+	conn.SetReadLimit(10 << 20)
+	c := &consumer{conn: conn, done: make(chan struct{})}
+	go c.read()
+	s.t.Cleanup(func() { _ = conn.CloseNow(); <-c.done })
+	return c
+}
+
+func (c *consumer) read() {
+	defer close(c.done)
+	for {
+		_, frame, err := c.conn.Read(context.Background())
+		if err != nil {
+			c.err = err
+			return
+		}
+		var header, body map[string]any
+		decoder := cbor.NewDecoder(bytes.NewReader(frame))
+		if err := errors.Join(decoder.Decode(&header), decoder.Decode(&body)); err != nil {
+			c.err = err
+			return
+		}
+		seq, _ := body["seq"].(uint64)
+		if before := c.last.Swap(int64(seq)); before != 0 && int64(seq) != before+1 {
+			c.gap.CompareAndSwap(0, int64(seq))
+		}
+	}
+}
+
+func (c *consumer) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// One consumer sees every event while writers write and configurations come and go.
+func TestFirehoseCarriesOnThroughReloads(t *testing.T) {
+	reloads := 200
+	if testing.Short() {
+		reloads = 20
+	}
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	configs := [][]byte{
+		config(t, site.server(site.handler(object{"access": object{"public": true}}))),
+		config(t, site.server(site.handler(nil))),
+	}
+	load(t, configs[0])
+	firehose := site.follow()
+	site.call("com.atproto.repo.createRecord", site.note("first"), nil)
+	load(t, configs[1]) // what Caddy keeps after a first reload is there
+	site.client.CloseIdleConnections()
+	eventually(t, "the first server to be gone", func() bool { return site.quiet() })
+	before := usedResources(t)
+
+	var (
+		stop    = make(chan struct{})
+		writers sync.WaitGroup
+		writes  atomic.Int64
+	)
+	for writer := range 4 {
+		writers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a, err := site.post("com.atproto.repo.createRecord", site.note(fmt.Sprint(writer, i)))
+				if err != nil {
+					continue // Caddy closed the kept-alive connection under the request
+				}
+				if a.status != http.StatusOK {
+					t.Errorf("a write during reloads: %s", a)
+					return
+				}
+				writes.Add(1)
+			}
+		})
+	}
+	start := time.Now()
+	for i := range reloads {
+		load(t, configs[i%2])
+	}
+	took := time.Since(start)
+	close(stop)
+	writers.Wait()
+	load(t, configs[1])
+	t.Logf("%d reloads in %s with %d writes", reloads, took, writes.Load())
+
+	site.call("com.atproto.repo.createRecord", site.note("last"), nil)
+	latest := site.follow()
+	eventually(t, "a new consumer to have read everything", func() bool { return latest.last.Load() >= writes.Load() })
+	eventually(t, "both consumers to be where the log ends", func() bool {
+		return firehose.last.Load() == latest.last.Load()
+	})
+	if firehose.ended() {
+		t.Fatalf("the consumer was dropped: %v", firehose.err)
+	}
+	if seq := firehose.gap.Load(); seq != 0 {
+		t.Errorf("a gap in seq before %d", seq)
+	}
+	_ = latest.conn.CloseNow()
+	<-latest.done
+	site.client.CloseIdleConnections()
+	noLeak(t, before)
+}
+
+// quiet says whether the hold answers; it leaves no connection open.
+func (s *holdSite) quiet() bool {
+	a, err := s.do("GET", "/xrpc/_health", false, nil)
+	s.client.CloseIdleConnections()
+	return err == nil && a.status == http.StatusOK
+}
+
+// What a configuration decides counts as soon as the reload is done.
+func TestReloadChangesPolicy(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	missing := "/xrpc/com.atproto.sync.getBlob?did=" + site.did() + "&cid=sha256:" + fmt.Sprintf("%x", sha256.Sum256(nil))
+
+	load(t, config(t, site.server(site.handler(nil))))
+	if a, err := site.do("GET", missing, false, nil); err != nil || a.status != http.StatusUnauthorized {
+		t.Errorf("a private hold, to nobody: %s, %v", a, err)
+	}
+	if got, want := site.captain(), (captainRecord{Owner: site.did()}); got != want {
+		t.Errorf("captain %+v, want %+v", got, want)
+	}
+
+	public := config(t, site.server(site.handler(object{
+		"access": object{"public": true, "allow_all_crew": true}, "region": "eu", "owner": "did:web:captain.example.com",
+	})))
+	load(t, public)
+	if a, err := site.do("GET", missing, false, nil); err != nil || a.status != http.StatusNotFound {
+		t.Errorf("a public hold, to nobody: %s, %v", a, err)
+	}
+	want := captainRecord{Owner: "did:web:captain.example.com", Public: true, AllowAllCrew: true, Region: "eu"}
+	if got := site.captain(); got != want {
+		t.Errorf("captain %+v, want %+v", got, want)
+	}
+
+	before := site.head()
+	load(t, public)
+	if after := site.head(); after != before {
+		t.Errorf("a reload that changed nothing made commit %+v after %+v", after, before)
+	}
+}
+
+// An upload goes on through reloads, between its calls and in the middle of one.
+func TestUploadCarriesOnThroughReloads(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	reload := func() { load(t, config(t, site.server(site.handler(nil)))) }
+	reload()
+
+	var (
+		parts   = [][]byte{bytes.Repeat([]byte("one"), 1<<18), bytes.Repeat([]byte("two"), 1<<18), []byte("three")}
+		blob    = bytes.Join(parts, nil)
+		digest  = fmt.Sprintf("sha256:%x", sha256.Sum256(blob))
+		started struct {
+			UploadID string `json:"uploadId"`
+		}
+		named []object
+	)
+	site.call("io.atcr.hold.initiateUpload", object{"digest": "uploads/temp-1"}, &started)
+	for i, part := range parts {
+		number := i + 1
+		body, writer := io.Pipe()
+		go func() {
+			_, _ = writer.Write(part[:len(part)/2])
+			if err := caddy.Load(config(t, site.server(site.handler(nil))), true); err != nil {
+				t.Errorf("reloading in the middle of part %d: %v", number, err)
+			}
+			_, _ = writer.Write(part[len(part)/2:])
+			_ = writer.Close()
+		}()
+		var sent struct {
+			ETag string `json:"etag"`
+		}
+		site.decode("uploadPart", &sent)(site.do("PUT", "/xrpc/io.atcr.hold.uploadPart", true, body,
+			"X-Upload-Id", started.UploadID, "X-Part-Number", fmt.Sprint(number)))
+		named = append(named, object{"partNumber": number, "etag": sent.ETag})
+		reload()
+	}
+	site.call("io.atcr.hold.completeUpload", object{"uploadId": started.UploadID, "digest": digest, "parts": named}, nil)
+	reload()
+
+	a, err := site.do("GET", "/xrpc/com.atproto.sync.getBlob?did="+site.did()+"&cid="+digest, true, nil)
+	if err != nil || a.status != http.StatusOK || !bytes.Equal(a.body, blob) {
+		t.Errorf("reading the blob: %d, %d bytes, %v", a.status, len(a.body), err)
+	}
+}
+
+// A configuration that fails, at whatever step, leaves everything as it was.
+func TestFailedReloadChangesNothing(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+
+	load(t, config(t, site.server(site.handler(nil))))
+	firehose := site.follow()
+	before := site.head()
+	other := object{"access": object{"public": true}, "region": "elsewhere"}
+	with := func(changes object) object {
+		for name, value := range other {
+			if _, set := changes[name]; !set {
+				changes[name] = value
+			}
+		}
+		return changes
+	}
+	for name, tc := range map[string]struct {
+		config []byte
+		want   string
+	}{
+		"an owner that is no DID": {
+			config(t, site.server(site.handler(with(object{"owner": "somebody"})))), "owner",
+		},
+		"a storage that cannot be made": {
+			config(t, site.server(site.handler(with(object{"storage": object{"driver": "filesystem", "root": "/dev/null/blobs"}})))), "storage",
+		},
+		"another public URL": {
+			config(t, site.server(site.handler(with(object{"public_url": "https://other.example.com"})))), "public_url",
+		},
+		"another signing key": {
+			config(t, site.server(site.handler(with(object{"signing_key": filepath.Join(t.TempDir(), "other.key")})))), "signing_key",
+		},
+		"a port that is taken": {
+			config(t, site.server(site.handler(with(object{}))), object{"listen": []string{taken.Addr().String()}}), "address already in use",
+		},
+		"two handlers that disagree": {
+			config(t, site.server(site.handler(with(object{})), site.handler(nil))), "different configurations",
+		},
+	} {
+		if err := caddy.Load(tc.config, true); !contains(err, tc.want) {
+			t.Errorf("%s: want an error about %s, got %v", name, tc.want, err)
+		}
+		if a, err := site.do("GET", "/xrpc/com.atproto.sync.getBlob?did=x&cid=sha256:"+fmt.Sprintf("%x", sha256.Sum256(nil)), false, nil); err != nil || a.status != http.StatusUnauthorized {
+			t.Errorf("after %s, the policy: %s, %v", name, a, err)
+		}
+		if after := site.head(); after != before {
+			t.Errorf("after %s, the head: %+v", name, after)
+		}
+	}
+	site.call("com.atproto.repo.createRecord", site.note("still here"), nil)
+	seq := firehose.last.Load()
+	eventually(t, "the consumer to go on", func() bool { return firehose.last.Load() > seq })
+	if firehose.ended() {
+		t.Errorf("the consumer was dropped: %v", firehose.err)
+	}
+}
+
+// caddy validate, also with another configuration, does not disturb a running hold.
+func TestValidateBesideLiveHold(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	load(t, config(t, site.server(site.handler(nil))))
+	before := site.head()
+	for _, changes := range []object{nil, {"access": object{"public": true}}, {"public_url": "https://other.example.com"}} {
+		var parsed *caddy.Config
+		if err := caddy.StrictUnmarshalJSON(config(t, site.server(site.handler(changes))), &parsed); err != nil {
+			t.Fatal(err)
+		}
+		if err := caddy.Validate(parsed); err != nil {
+			t.Errorf("validating with %v: %v", changes, err)
+		}
+	}
+	if after := site.head(); after != before {
+		t.Errorf("validating made commit %+v", after)
+	}
+	site.call("com.atproto.repo.createRecord", site.note("unharmed"), nil)
+}
+
+// A hold that no configuration names any more finishes what it is doing, says goodbye to its
+// consumers and lets go of its files; named again, it is the same hold.
+func TestRemovedHoldLetsGo(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	empty := config(t, site.server(object{"handler": "static_response", "body": "no hold here"}))
+	load(t, empty)
+	load(t, empty)
+	site.client.CloseIdleConnections()
+	resourcesBefore := usedResources(t)
+
+	load(t, config(t, site.server(site.handler(nil))))
+	firehose := site.follow()
+	site.call("com.atproto.repo.createRecord", site.note("before"), nil)
+	var started struct {
+		UploadID string `json:"uploadId"`
+	}
+	site.call("io.atcr.hold.initiateUpload", object{"digest": "uploads/temp-1"}, &started)
+	before := site.head()
+
+	body, writer := io.Pipe()
+	uploaded := make(chan error, 1)
+	go func() {
+		a, err := site.do("PUT", "/xrpc/io.atcr.hold.uploadPart", true, body, "X-Upload-Id", started.UploadID, "X-Part-Number", "1")
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("%s", a)
+		}
+		uploaded <- err
+	}()
+	if _, err := writer.Write([]byte("half of it, ")); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(300*time.Millisecond, func() {
+		_, _ = writer.Write([]byte("and the rest"))
+		_ = writer.Close()
+	})
+	load(t, empty)
+
+	if err := <-uploaded; err != nil {
+		t.Errorf("the upload under way: %v", err)
+	}
+	eventually(t, "the consumer to be told", firehose.ended)
+	if got := websocket.CloseStatus(firehose.err); got != websocket.StatusServiceRestart {
+		t.Errorf("the consumer was told %d: %v", got, firehose.err)
+	}
+	db, err := bbolt.Open(filepath.Join(site.dataDir, "hold.db"), 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatalf("the database is still locked: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	site.client.CloseIdleConnections()
+	noLeak(t, resourcesBefore)
+
+	load(t, config(t, site.server(site.handler(nil))))
+	if after := site.head(); after != before {
+		t.Errorf("the hold came back as %+v, was %+v", after, before)
+	}
+}
+
+// Holds in one Caddy have nothing to do with each other.
+func TestTwoHoldsInOneCaddy(t *testing.T) {
+	one, two := newHoldSite(t), newHoldSite(t)
+	stopAtEnd(t)
+	both := config(t, one.server(one.handler(nil)), two.server(two.handler(object{"access": object{"public": true}})))
+	load(t, both)
+	before := two.head()
+	firehose := two.follow()
+	one.call("com.atproto.repo.createRecord", one.note("here"), nil)
+	if after := two.head(); after != before {
+		t.Errorf("a write to one hold made commit %+v in the other", after)
+	}
+	if one.captain().Public || !two.captain().Public {
+		t.Error("the policies of the two are mixed up")
+	}
+
+	load(t, config(t, two.server(two.handler(nil)))) // the other one goes
+	if firehose.ended() {
+		t.Errorf("the consumer of the hold that stays was dropped: %v", firehose.err)
+	}
+	two.call("com.atproto.repo.createRecord", two.note("there"), nil)
+	load(t, both)
+	one.call("com.atproto.repo.createRecord", one.note("back"), nil)
+}
+
+// One hold may be served at several addresses.
+func TestOneHoldOnTwoServers(t *testing.T) {
+	site, alias := newHoldSite(t), newHoldSite(t)
+	stopAtEnd(t)
+	load(t, config(t, site.server(site.handler(nil)), alias.server(site.handler(nil))))
+	site.call("com.atproto.repo.createRecord", site.note("seen from both"), nil)
+	var there head
+	alias.get("/xrpc/com.atproto.sync.getLatestCommit?did="+site.did(), &there)
+	if here := site.head(); here != there {
+		t.Errorf("at one address %+v, at the other %+v", here, there)
+	}
+}
+
+// Paths that are not the hold's go to the next handler.
+func TestOtherPathsPassThrough(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	load(t, config(t, site.server(site.handler(nil), object{"handler": "static_response", "body": "a web site"})))
+	for _, path := range []string{"/", "/xrpc", "/.well-known/security.txt", "/.well-known/did.json/x"} {
+		if a, err := site.do("GET", path, false, nil); err != nil || string(a.body) != "a web site" {
+			t.Errorf("%s: %s, %v", path, a, err)
+		}
+	}
+	var document struct {
+		ID string `json:"id"`
+	}
+	if site.get("/.well-known/did.json", &document); document.ID != site.did() {
+		t.Errorf("did.json is of %q", document.ID)
+	}
+}
