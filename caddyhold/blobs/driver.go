@@ -58,8 +58,7 @@ type Driver interface {
 	Stat(ctx context.Context, key string) (Object, error)
 
 	// Open opens the object at key for reading from its start, or ErrBlobNotFound.
-	// An open object can be read to its end though it be deleted or replaced, or
-	// reading fails.
+	// If the object is deleted or replaced meanwhile, reading goes on or fails.
 	Open(ctx context.Context, key string) (io.ReadSeekCloser, error)
 
 	// Healthy says whether the storage can be used now.
