@@ -33,8 +33,10 @@ type holdSite struct {
 
 func newHoldSite(t *testing.T) *holdSite {
 	t.Helper()
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
+	transport := &http.Transport{
+		DisableKeepAlives:     true, // a reload closes them, if need be under a request
+		ExpectContinueTimeout: 10 * time.Second,
+	}
 	return &holdSite{
 		t:       t,
 		port:    freePort(t),
@@ -88,7 +90,10 @@ func config(t *testing.T, servers ...object) []byte {
 		"admin":   object{"disabled": true, "config": object{"persist": false}},
 		"logging": object{"logs": object{"default": object{"writer": object{"output": "discard"}}}},
 		"storage": object{"module": "file_system", "root": filepath.Join(os.TempDir(), "caddyhold-test-storage")},
-		"apps":    object{"http": object{"servers": named}},
+		"apps": object{
+			"http": object{"servers": named},
+			"tls":  object{"disable_storage_check": true, "disable_storage_clean": true},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -122,8 +127,24 @@ type answer struct {
 
 func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) }
 
-// do sends a request as nobody, or as the hold itself, which is its own captain.
-func (s *holdSite) do(method, path string, captain bool, body io.Reader, header ...string) (answer, error) {
+// do sends a request as nobody, or as the hold itself, which is its own captain. It tries
+// again where Caddy closed a listener with a connection that it had not accepted yet.
+func (s *holdSite) do(method, path string, captain bool, body io.ReadSeeker, header ...string) (a answer, err error) {
+	for range 20 {
+		if a, err = s.try(method, path, captain, body, header...); err == nil {
+			return a, nil
+		}
+		time.Sleep(5 * time.Millisecond)
+		if body != nil {
+			if _, err := body.Seek(0, io.SeekStart); err != nil {
+				return answer{}, err
+			}
+		}
+	}
+	return a, err
+}
+
+func (s *holdSite) try(method, path string, captain bool, body io.Reader, header ...string) (answer, error) {
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url()+path, body)
 	if err != nil {
 		return answer{}, err
@@ -261,6 +282,20 @@ func usedResources(t *testing.T) resources {
 		t.Skipf("this system does not list descriptors: %v", err)
 	}
 	return resources{runtime.NumGoroutine(), len(entries)}
+}
+
+// settledResources is what is used when a while has brought no change: what a test before
+// this one, or a reload, left to finish by itself is gone then.
+func settledResources(t *testing.T) resources {
+	t.Helper()
+	last, since := usedResources(t), time.Now()
+	eventually(t, "no change in goroutines and descriptors", func() bool {
+		if now := usedResources(t); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond
+	})
+	return last
 }
 
 // noLeak waits until not more is used than before.

@@ -60,7 +60,7 @@ func TestAccessLogFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	logging["logging"] = object{"logs": object{"access": object{
-		"writer": object{"output": "file", "filename": path}, "include": []string{"http.log.access.access"},
+		"writer": object{"output": "file", "filename": path, "roll": false}, "include": []string{"http.log.access.access"},
 	}}}
 	encoded, err := json.Marshal(logging)
 	if err != nil {
