@@ -28,7 +28,9 @@ func hasCode(err error, codes ...string) bool {
 
 // notFound says whether there is no object; a HEAD has no body to say more than
 // the status does.
-func notFound(err error) bool { return hasCode(err, "NoSuchKey", "NotFound") || status(err) == http.StatusNotFound }
+func notFound(err error) bool {
+	return hasCode(err, "NoSuchKey", "NotFound") || status(err) == http.StatusNotFound
+}
 
 // noSuchUpload says whether a multipart upload is completed, aborted or was
 // never there.
