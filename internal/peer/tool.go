@@ -23,7 +23,7 @@ const buildTimeout = 9 * time.Minute
 // where this machine has not yet done so.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout) // cleanups may ask, too
 	defer cancel()
 	program, err := build(ctx, name)
 	if err != nil {
