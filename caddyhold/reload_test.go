@@ -362,6 +362,7 @@ func TestRemovedHoldLetsGo(t *testing.T) {
 	if got := websocket.CloseStatus(firehose.err); got != websocket.StatusServiceRestart {
 		t.Errorf("the consumer was told %d: %v", got, firehose.err)
 	}
+	_ = firehose.conn.CloseNow()
 	db, err := bbolt.Open(filepath.Join(site.dataDir, "hold.db"), 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		t.Fatalf("the database is still locked: %v", err)
