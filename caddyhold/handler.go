@@ -29,6 +29,10 @@ func init() {
 //
 // Placeholders such as `{env.NAME}` and `{file./path}` are replaced in every text field, once,
 // when the configuration is loaded. After a secret behind one changed, reload with `--force`.
+//
+// Access logs get the fields `nsid`, `did` and `digest`. They also have what opens a blob for
+// a while: the query parameter `sig`, and redirects to signed URLs. Filter `resp_headers>Location`
+// and the query of `request>uri`.
 type Handler struct {
 	// The URL under which clients and AppViews reach this hold, such as
 	// `https://hold.example.com`: a scheme, a host and, if need be, a port. The hold's DID

@@ -290,8 +290,9 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 			t.Errorf("after %s, the head: %+v", name, after)
 		}
 	}
-	site.call("com.atproto.repo.createRecord", site.note("still here"), nil)
+	eventually(t, "the consumer to catch up", func() bool { return firehose.last.Load() > 0 })
 	seq := firehose.last.Load()
+	site.call("com.atproto.repo.createRecord", site.note("still here"), nil)
 	eventually(t, "the consumer to go on", func() bool { return firehose.last.Load() > seq })
 	if firehose.ended() {
 		t.Errorf("the consumer was dropped: %v", firehose.err)
