@@ -54,6 +54,7 @@ type hold struct {
 	client    *http.Client
 	appview   *appview.AppView
 	firehose  *firehose
+	finished  bool
 }
 
 // start runs a hold until the test ends, when it is also checked.
@@ -79,6 +80,13 @@ func start(t *testing.T, s setup) *hold {
 	h.firehose = follow(t, h)
 	t.Cleanup(func() { h.finish(t) })
 	return h
+}
+
+// restart runs a hold again that was killed.
+func (h *hold) restart(t *testing.T) {
+	t.Helper()
+	h.run(t)
+	t.Cleanup(func() { h.finish(t) }) // before the new process ends
 }
 
 func (h *hold) caddyfile() string {
@@ -144,7 +152,7 @@ func (h *hold) writeFile(t *testing.T, name, content string) {
 	}
 }
 
-// run starts the process, again after a kill, and waits until it serves its DID document.
+// run starts the process and waits until it serves its DID document.
 func (h *hold) run(t *testing.T) {
 	t.Helper()
 	args := []string{"run", "--config", filepath.Join(h.dir, "Caddyfile")}

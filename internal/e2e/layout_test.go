@@ -23,7 +23,8 @@ const (
 // emptyDigest is the digest of no bytes.
 const emptyDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// layout is an OCI image layout in a directory, with one tagged image or index.
+// layout is an OCI image layout in a directory, with one tagged image or index. The directory is named by the test, whose
+// name must have no comma: oras splits its arguments there.
 type layout struct {
 	dir   string
 	seed  [32]byte

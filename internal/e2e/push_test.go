@@ -28,7 +28,7 @@ func TestPushAndPull(t *testing.T) {
 	for _, storage := range []string{"filesystem", "s3"} {
 		for _, public := range []bool{true, false} {
 			for _, proxied := range []bool{false, true} {
-				name := fmt.Sprintf("%s,public=%t,proxied=%t", storage, public, proxied)
+				name := fmt.Sprintf("%s public=%t proxied=%t", storage, public, proxied)
 				t.Run(name, func(t *testing.T) {
 					if testing.Short() && public != (storage == "filesystem") {
 						t.Skip("one hold of each storage, not all")
@@ -87,7 +87,7 @@ func checkStrangers(t *testing.T, h *hold, c client, captain string, image *layo
 	carol := h.directory.New(t, "carol.test", account.K256)
 	ref := "/alice.test/image-" + c.name + ":v1"
 	for who, registry := range map[string]string{"nobody": h.appview.Serve(t, nil), "carol": h.appview.Serve(t, carol)} {
-		if err := c.pushImage(t, h, image, registry+"/carol.test/stolen:v1"); err == nil {
+		if err := c.pushImage(t, h, image, registry+"/carol.test/stolen-by-"+who+":v1"); err == nil {
 			t.Errorf("%s pushed", who)
 		}
 		err := c.pullImage(t, h, registry+ref, image)
@@ -120,7 +120,7 @@ func TestLayerOfMoreThan200MB(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	for _, storage := range []string{"filesystem", "s3", "s3,proxied"} {
+	for _, storage := range []string{"filesystem", "s3", "s3 proxied"} {
 		t.Run(storage, func(t *testing.T) {
 			s := setup{public: true, proxied: strings.HasSuffix(storage, "proxied")}
 			if storage != "filesystem" {
@@ -143,14 +143,14 @@ func TestLayerOfMoreThan200MB(t *testing.T) {
 
 func TestPushesAndPullsAreInTheRepository(t *testing.T) {
 	h := start(t, setup{public: true})
-	ref := h.appview.Serve(t, h.alice) + "/alice.test/image:v1"
+	ref := h.appview.Serve(t, h.alice) + "/alice.test/image:"
 	image := newImage(t, 1000)
-	for range 2 { // the second adds no layers
-		if err := crane.pushImage(t, h, image, ref); err != nil {
+	for _, tag := range []string{"v1", "v2"} { // the second adds no layers
+		if err := crane.pushImage(t, h, image, ref+tag); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := crane.pullImage(t, h, ref, image); err != nil {
+	if err := crane.pullImage(t, h, ref+"v1", image); err != nil {
 		t.Fatal(err)
 	}
 	var stats struct {

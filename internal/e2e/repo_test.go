@@ -20,9 +20,10 @@ import (
 // finish checks what must hold after every test: the firehose has told of every commit, each frame proves itself, the
 // exported repository is whole and signed with the key of the DID document, and the hold ends when it is asked to.
 func (h *hold) finish(t *testing.T) {
-	if t.Failed() {
+	if h.finished || t.Failed() {
 		return
 	}
+	h.finished = true
 	var latest struct {
 		CID string `json:"cid"`
 		Rev string `json:"rev"`

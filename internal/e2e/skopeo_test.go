@@ -25,10 +25,10 @@ func TestPushAndPullWithSkopeo(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := map[string]func(t *testing.T) setup{
-		"filesystem, public": func(*testing.T) setup { return setup{public: true} },
-		"filesystem, HTTPS":  func(*testing.T) setup { return setup{protocol: "h2"} },
-		"S3, private":        func(t *testing.T) setup { return setup{storage: onS3(peer.Versitygw(t), "")} },
-		"S3, public, proxied": func(t *testing.T) setup {
+		"filesystem public": func(*testing.T) setup { return setup{public: true} },
+		"filesystem HTTPS":  func(*testing.T) setup { return setup{protocol: "h2"} },
+		"S3 private":        func(t *testing.T) setup { return setup{storage: onS3(peer.Versitygw(t), "")} },
+		"S3 public proxied": func(t *testing.T) setup {
 			return setup{storage: onS3(peer.Versitygw(t), ""), public: true, proxied: true}
 		},
 	}

@@ -18,9 +18,9 @@ func TestPushAndPullThroughHTTPS(t *testing.T) {
 		protocol string
 		s3       bool
 	}{
-		{"HTTP/1.1, filesystem", "h1", false},
-		{"HTTP/2, filesystem", "h2", false},
-		{"HTTP/2, S3 through TLS", "h2", true},
+		{"HTTP 1.1 with filesystem", "h1", false},
+		{"HTTP 2 with filesystem", "h2", false},
+		{"HTTP 2 with S3 through TLS", "h2", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
