@@ -37,11 +37,11 @@ func (s *Service) Run(ctx context.Context) {
 
 // sweep looks once at all sessions of the storage.
 func (s *Service) sweep(ctx context.Context) {
-	expired := s.store.now().Add(-SessionLifetime)
+	now := s.store.now()
 	var due []string
 	err := s.store.db.View(func(tx *bbolt.Tx) error {
 		return eachSession(tx, s.storage, func(id string, sess session) {
-			if sess.State == stateAssembled || sess.State == stateAborted || sess.LastUsed.Before(expired) {
+			if dueFor(sess, now) != nothing {
 				due = append(due, id)
 			}
 		})
@@ -53,14 +53,40 @@ func (s *Service) sweep(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := s.settle(ctx, id, expired); err != nil && ctx.Err() == nil {
+		if err := s.settle(ctx, id, now); err != nil && ctx.Err() == nil {
 			s.log.Warn("upload could not be settled, will be tried again", zap.String("upload", id), zap.Error(err))
 		}
 	}
 }
 
+// task is what is to be done for a session without its client.
+type task int
+
+const (
+	nothing task = iota
+	abort
+	resume
+	clean
+	forget
+)
+
+func dueFor(sess session, now time.Time) task {
+	idle := now.Sub(sess.LastUsed)
+	switch {
+	case sess.State == stateAborted, sess.live() && idle > SessionLifetime:
+		return abort
+	case sess.State == stateAssembled:
+		return resume
+	case sess.State == stateDone && sess.Leftover && idle > sweepInterval: // after the completion had its chance
+		return clean
+	case sess.State == stateDone && idle > SessionLifetime:
+		return forget
+	}
+	return nothing
+}
+
 // settle does what is due for one session, unless somebody works on it.
-func (s *Service) settle(ctx context.Context, id string, expired time.Time) error {
+func (s *Service) settle(ctx context.Context, id string, now time.Time) error {
 	release, ok := s.store.sessions.try(id)
 	if !ok {
 		return nil
@@ -70,26 +96,18 @@ func (s *Service) settle(ctx context.Context, id string, expired time.Time) erro
 		if err != nil {
 			return struct{}{}, err
 		}
-		idle := sess.LastUsed.Before(expired)
-		switch {
-		case sess.State == stateAssembled && !idle:
-			_, err = s.complete(ctx, id, sess, sess.Digest, nil, false)
-		case sess.State == stateDone && idle:
-			err = s.forget(ctx, id, sess)
-		case sess.State == stateAborted, idle:
+		switch dueFor(sess, now) {
+		case abort:
 			err = s.abort(ctx, id, sess)
+		case resume:
+			_, err = s.complete(ctx, id, sess, sess.Digest, nil, false)
+		case clean:
+			s.clean(ctx, id, sess)
+		case forget:
+			err = s.store.dropSession(id)
+		case nothing:
 		}
 		return struct{}{}, err
 	})
 	return err
-}
-
-// forget drops a session that was done long ago.
-func (s *Service) forget(ctx context.Context, id string, sess session) error {
-	if sess.Leftover {
-		if err := s.driver.Discard(ctx, Upload{ID: id, Handle: sess.Handle}); err != nil {
-			return err
-		}
-	}
-	return s.store.dropSession(id)
 }
