@@ -229,6 +229,48 @@ func TestUploadCarriesOnThroughReloads(t *testing.T) {
 	}
 }
 
+// Requests under way keep the storage that their configuration had; new ones get the new one.
+func TestReloadMovesStorage(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	at := func(root string) []byte {
+		return config(t, site.server(site.handler(object{"storage": object{"driver": "filesystem", "root": root}})))
+	}
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	load(t, at(two))
+	load(t, at(one))
+	before := settledResources(t)
+
+	var started struct {
+		UploadID string `json:"uploadId"`
+	}
+	site.call("io.atcr.hold.initiateUpload", object{"digest": "uploads/temp-1"}, &started)
+	body, writer := io.Pipe()
+	go func() {
+		_, _ = writer.Write([]byte("half of it, "))
+		if err := caddy.Load(at(two), true); err != nil {
+			t.Errorf("reloading: %v", err)
+		}
+		_, _ = writer.Write([]byte("and the rest"))
+		_ = writer.Close()
+	}()
+	var sent struct {
+		ETag string `json:"etag"`
+	}
+	site.decode("uploadPart", &sent)(site.uploadPart(started.UploadID, 1, body))
+
+	complete := object{
+		"uploadId": started.UploadID, "parts": []object{{"partNumber": 1, "etag": sent.ETag}},
+		"digest": fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("half of it, and the rest"))),
+	}
+	if a, err := site.post("io.atcr.hold.completeUpload", complete); err != nil || a.status != http.StatusBadRequest {
+		t.Errorf("completing in another storage: %s, %v", a, err)
+	}
+	load(t, at(one))
+	site.call("io.atcr.hold.completeUpload", complete, nil)
+	noLeak(t, before)
+}
+
 // uploadPart sends a part through the hold. Nothing of body is read before the hold does.
 func (s *holdSite) uploadPart(uploadID string, number int, body io.Reader) (answer, error) {
 	return s.try("PUT", "/xrpc/io.atcr.hold.uploadPart", true, body,
@@ -432,5 +474,39 @@ func TestOtherPathsPassThrough(t *testing.T) {
 	}
 	if site.get("/.well-known/did.json", &document); document.ID != site.did() {
 		t.Errorf("did.json is of %q", document.ID)
+	}
+}
+
+// A hold whose storage is away starts, and serves what it has in its database.
+func TestStorageAwayAtStart(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	load(t, config(t, site.server(site.handler(object{"storage": object{
+		"driver": "s3", "bucket": "blobs", "endpoint": "http://127.0.0.1:" + freePort(t), "access_key": "id", "secret_key": "secret",
+	}}))))
+	if got := site.captain(); got.Owner != site.did() {
+		t.Errorf("captain %+v", got)
+	}
+}
+
+// The network atcr_hold listens on an address as a whole, for a site of any name.
+func TestListenOnAddress(t *testing.T) {
+	for name, listen := range map[string]func(port string) string{
+		"host and port":      func(port string) string { return "atcr_hold/[127.0.0.1:" + port + "]:1" },
+		"port alone":         func(port string) string { return "atcr_hold/[:" + port + "]:1" },
+		"the port of a site": func(port string) string { return "atcr_hold/:" + port },
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := newHoldSite(t)
+			stopAtEnd(t)
+			server := site.server(site.handler(nil))
+			server["listen"] = []string{listen(site.port)}
+			for range 2 { // a reload listens where the old configuration still does
+				load(t, config(t, server))
+				if a, err := site.do("GET", "/.well-known/atproto-did", false, nil); err != nil || string(a.body) != site.did() {
+					t.Errorf("%s, %v", a, err)
+				}
+			}
+		})
 	}
 }
