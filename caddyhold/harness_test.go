@@ -89,7 +89,7 @@ func config(t *testing.T, servers ...object) []byte {
 	encoded, err := json.Marshal(object{
 		"admin":   object{"disabled": true, "config": object{"persist": false}},
 		"logging": object{"logs": object{"default": object{"writer": object{"output": "discard"}}}},
-		"storage": object{"module": "file_system", "root": filepath.Join(os.TempDir(), "caddyhold-test-storage")},
+		"storage": object{"module": "file_system", "root": t.TempDir()},
 		"apps": object{
 			"http": object{"servers": named},
 			"tls":  object{"disable_storage_check": true, "disable_storage_clean": true},
