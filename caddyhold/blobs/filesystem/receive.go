@@ -81,10 +81,13 @@ func (d *Driver) appendBody(ctx context.Context, u *upload, h *head, body io.Rea
 	if err != nil {
 		return "", err
 	}
+	disk := writeback{file: data, from: h.start}
 	tag, err := d.receive(ctx, body, size, func(piece []byte) error {
 		u.mu.Lock()
-		defer u.mu.Unlock()
-		return u.extend(h, data, piece)
+		err := u.extend(h, data, piece)
+		u.mu.Unlock()
+		disk.wrote(h.start + h.written)
+		return err
 	})
 	return tag, errors.Join(err, data.Close())
 }

@@ -54,7 +54,8 @@ type segment struct {
 // head is a part that is being received into data, after all others.
 type head struct {
 	number  int
-	before  []byte
+	start   int64  // in data
+	before  []byte // state of the hash at start
 	written int64
 }
 
@@ -101,7 +102,7 @@ func (u *upload) newHead(number int) (*head, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.head = &head{number: number, before: before}
+	u.head = &head{number: number, start: u.size, before: before}
 	return u.head, nil
 }
 
@@ -110,7 +111,7 @@ func (u *upload) extend(h *head, data *os.File, piece []byte) error {
 	if u.head != h {
 		return errSuperseded
 	}
-	if _, err := data.WriteAt(piece, u.size+h.written); err != nil {
+	if _, err := data.WriteAt(piece, h.start+h.written); err != nil {
 		return full(err)
 	}
 	u.hash.Write(piece)
@@ -123,7 +124,7 @@ func (u *upload) commit(h *head, tag string) error {
 	if u.head != h {
 		return errSuperseded
 	}
-	part := segment{number: h.number, etag: tag, start: u.size, size: h.written, before: h.before}
+	part := segment{number: h.number, etag: tag, start: h.start, size: h.written, before: h.before}
 	if err := u.appendJournal(part); err != nil {
 		u.loaded = false // what the journal holds now is to be seen on disk
 		return err
@@ -138,7 +139,7 @@ func (u *upload) commit(h *head, tag string) error {
 func (u *upload) rollback() error {
 	h := u.head
 	u.head = nil
-	return u.reset(u.size, h.before)
+	return u.reset(h.start, h.before)
 }
 
 // reset cuts data to a size and the hash to its state there.
@@ -259,9 +260,12 @@ func (u *upload) appendWaiting(ctx context.Context, number int) (err error) {
 		return err
 	}
 	sum := crc32.New(castagnoli)
+	disk := writeback{file: data, from: h.start}
 	write := func(piece []byte) error {
 		sum.Write(piece)
-		return u.extend(h, data, piece)
+		err := u.extend(h, data, piece)
+		disk.wrote(h.start + h.written)
+		return err
 	}
 	_, err = blobs.CopyContext(ctx, writerFunc(write), part)
 	damaged := err == nil && etag(sum.Sum32(), h.written) != tag
