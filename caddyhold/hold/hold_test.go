@@ -324,7 +324,7 @@ func TestAnnouncementErrors(t *testing.T) {
 		{"push for somebody else", alice, func(in *hold.Announcement) { in.UserDID = captain }, nil, hold.ErrUserMismatch},
 		{"push by the captain for somebody else", captain, func(in *hold.Announcement) { in.UserDID = alice }, nil, hold.ErrUserMismatch},
 		{"another operation", alice, func(in *hold.Announcement) { in.Operation = "delete" }, nil, hold.ErrInvalidOperation},
-		{"a layer that is not there", alice, nil, []hold.Descriptor{l, missing}, blobs.ErrBlobNotFound},
+		{"a layer that is not there", alice, nil, []hold.Descriptor{l, missing}, hold.ErrLayerNotFound},
 		{"a layer without digest", alice, nil, []hold.Descriptor{{}}, hold.ErrInvalidRequest},
 		{"no repository", alice, func(in *hold.Announcement) { in.Repository = "" }, nil, hold.ErrInvalidRequest},
 		{"a long repository", alice, func(in *hold.Announcement) { in.Repository = string(make([]byte, 257)) }, nil, hold.ErrInvalidRequest},
@@ -379,8 +379,8 @@ func TestPrivateManifestsHideTheirBlobs(t *testing.T) {
 	}
 	readers(map[string]error{"": hold.ErrAuthRequired, stranger: hold.ErrForbidden})
 
-	if _, err := s.announce(stranger, func(in *hold.Announcement) { in.Repository = "theirs" }, secret); !errors.Is(err, blobs.ErrBlobNotFound) {
-		t.Errorf("a stranger announces a blob they cannot read: %v, want ErrBlobNotFound", err)
+	if _, err := s.announce(stranger, func(in *hold.Announcement) { in.Repository = "theirs" }, secret); !errors.Is(err, hold.ErrLayerNotFound) {
+		t.Errorf("a stranger announces a blob they cannot read: %v, want ErrLayerNotFound", err)
 	}
 	if _, err := s.announce(stranger, func(in *hold.Announcement) {
 		in.Manifest.Config = &hold.Descriptor{Digest: secret.Digest}

@@ -21,6 +21,7 @@ import (
 var (
 	ErrInvalidOperation = errors.New("operation must be push or pull")
 	ErrUserMismatch     = errors.New("only the user can announce their manifest")
+	ErrLayerNotFound    = errors.New("a layer of the manifest is not in this hold")
 )
 
 // Bounds of an announcement; names and digests in bytes.
@@ -192,8 +193,11 @@ func (h *Hold) storedLayers(ctx context.Context, c Caller, named []Descriptor) (
 		}
 		seen[d.Digest] = true
 		blob, err := h.announceable(ctx, c, d.Digest)
+		if errors.Is(err, blobs.ErrBlobNotFound) {
+			return nil, fmt.Errorf("%w: %s", ErrLayerNotFound, d.Digest)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
+			return nil, fmt.Errorf("looking for layer %s: %w", d.Digest, err)
 		}
 		layers = append(layers, layer{Digest: d.Digest, Size: blob.Size, MediaType: d.MediaType})
 	}

@@ -43,6 +43,7 @@ var known = []struct {
 	{hold.ErrRegistrationDisabled, http.StatusForbidden, "RegistrationDisabled"},
 	{hold.ErrUserMismatch, http.StatusForbidden, "UserMismatch"},
 	{hold.ErrInvalidOperation, http.StatusBadRequest, "InvalidOperation"},
+	{hold.ErrLayerNotFound, http.StatusBadRequest, "BlobNotFound"},
 	{hold.ErrInvalidRequest, http.StatusBadRequest, "InvalidRequest"},
 
 	{blobs.ErrUnavailable, http.StatusServiceUnavailable, "StorageUnavailable"},
@@ -58,6 +59,7 @@ var known = []struct {
 	{blobs.ErrAbortFailed, http.StatusInternalServerError, "AbortFailed"},
 
 	{pds.ErrBlobNotFound, http.StatusNotFound, "BlobNotFound"},
+	{pds.ErrBlobTooLarge, http.StatusRequestEntityTooLarge, "PayloadTooLarge"},
 	{pds.ErrInvalidSwap, http.StatusBadRequest, "InvalidSwap"},
 	{pds.ErrInvalidRecord, http.StatusBadRequest, "InvalidRequest"},
 	{pds.ErrInvalidPath, http.StatusBadRequest, "InvalidRequest"},

@@ -64,28 +64,35 @@ func firehoseCursor(q params) (*int64, error) {
 // follow sends events until somebody ends it. It outlives the configuration that the
 // consumer came under, so it uses nothing of it but the repository and Done.
 func (s *Server) follow(conn *websocket.Conn, cursor *int64) {
+	// The end of a context closes a connection that is reading or writing under it without a
+	// word, so the one that ends to say goodbye is Follow's alone.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	following, stop := context.WithCancel(ctx)
+	defer stop()
 	go func() {
-		defer cancel()
+		defer stop()
 		discard(ctx, conn)
 	}()
 	go func() {
-		defer cancel()
+		defer stop()
 		ping(ctx, conn)
 	}()
 	go func() {
 		select {
 		case <-s.Done:
-			cancel()
-		case <-ctx.Done():
+			stop()
+		case <-following.Done():
 		}
 	}()
 
-	err := s.hold.Repo().Follow(ctx, cursor, func(frame []byte) error {
+	var gone bool // the consumer, without a word
+	err := s.hold.Repo().Follow(following, cursor, func(frame []byte) error {
 		ctx, cancel := context.WithTimeout(ctx, frameTimeout)
 		defer cancel()
-		return conn.Write(ctx, websocket.MessageBinary, frame)
+		err := conn.Write(ctx, websocket.MessageBinary, frame)
+		gone = err != nil
+		return err
 	})
 	status, reason := websocket.StatusGoingAway, ""
 	switch {
@@ -95,7 +102,7 @@ func (s *Server) follow(conn *websocket.Conn, cursor *int64) {
 		status, reason = websocket.StatusPolicyViolation, "ConsumerTooSlow"
 	case errors.Is(err, pds.ErrClosed), s.closing():
 		status, reason = websocket.StatusServiceRestart, "the hold restarts"
-	case err != nil && ctx.Err() == nil:
+	case !gone && following.Err() == nil:
 		s.Logger.Error("firehose failed", zap.Error(err))
 		status = websocket.StatusInternalError
 	}

@@ -192,15 +192,12 @@ func (s *Server) prepare(wr *write) error {
 
 // encodeRecord turns a record's JSON into DAG-CBOR. $type may be left out.
 func encodeRecord(collection string, raw json.RawMessage) ([]byte, error) {
-	if len(raw) == 0 {
+	if len(raw) == 0 || string(raw) == "null" {
 		return nil, invalidRequest("record is missing")
 	}
 	record, err := atdata.UnmarshalJSON(raw)
 	if err != nil {
 		return nil, invalidRequest("record is not of ATProto's data model: %s", err)
-	}
-	if record == nil {
-		return nil, invalidRequest("record must be an object")
 	}
 	if _, ok := record["$type"]; !ok {
 		record["$type"] = collection

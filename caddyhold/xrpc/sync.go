@@ -90,6 +90,11 @@ func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if c := q.get("cursor"); c != "" {
+		if _, err := cid.Decode(c); err != nil {
+			return invalidRequest("cursor is not one of this method")
+		}
+	}
 	page, cursor, err := s.hold.Repo().Blobs(q.get("since"), q.get("cursor"), limit)
 	if err != nil {
 		return err
