@@ -81,6 +81,15 @@ func (o *observer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// CloseIdleConnections is for http.Client.CloseIdleConnections.
+func (o *observer) CloseIdleConnections() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.transport != nil {
+		o.transport.CloseIdleConnections()
+	}
+}
+
 // dialer waits with the first connection until the hold has made its certificate.
 func (o *observer) dialer() (*http.Transport, error) {
 	o.mu.Lock()

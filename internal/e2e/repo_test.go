@@ -35,6 +35,7 @@ func (h *hold) finish(t *testing.T) {
 		t.Error(err)
 	}
 	h.checkSignature(t, h.export(t))
+	h.client.CloseIdleConnections() // a server that ends gives a connection never used 5 s for its first request
 	if err := h.process.Stop(30 * time.Second); err != nil {
 		t.Errorf("the hold did not end well: %v\n%s", err, h.process.Output())
 	}
