@@ -62,7 +62,7 @@ const (
 // self-test.
 type Driver struct {
 	client    *s3.Client
-	presigner *s3.PresignClient
+	presigner *presigner
 	bucket    string
 	prefix    string
 	identity  string
@@ -92,18 +92,20 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	if cfg.PathStyle != nil {
 		pathStyle = *cfg.PathStyle
 	}
-	at := func(endpoint string) func(*s3.Options) {
-		return func(o *s3.Options) {
-			o.UsePathStyle = pathStyle
-			if endpoint != "" {
-				o.BaseEndpoint = aws.String(endpoint)
-			}
-			o.ContinueHeaderThresholdBytes = -1 // some servers never answer 100
+	client := s3.NewFromConfig(sdk, s3.WithAPIOptions(dropAcceptEncoding), func(o *s3.Options) {
+		o.UsePathStyle = pathStyle
+		if cfg.Endpoint != "" {
+			o.BaseEndpoint = &cfg.Endpoint
 		}
-	}
+		o.ContinueHeaderThresholdBytes = -1 // some servers never answer 100
+	})
 	public := cfg.PublicEndpoint
 	if public == "" {
 		public = cfg.Endpoint
+	}
+	presigner, err := newPresigner(ctx, sdk, cfg.Bucket, public, pathStyle)
+	if err != nil {
+		return nil, err
 	}
 	prefix := strings.Trim(cfg.Prefix, "/")
 	if prefix != "" {
@@ -114,8 +116,8 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 		place = "aws"
 	}
 	return &Driver{
-		client:       s3.NewFromConfig(sdk, at(cfg.Endpoint), s3.WithAPIOptions(dropAcceptEncoding)),
-		presigner:    s3.NewPresignClient(s3.NewFromConfig(sdk, at(public))),
+		client:       client,
+		presigner:    presigner,
 		bucket:       cfg.Bucket,
 		prefix:       prefix,
 		identity:     "s3:" + strings.TrimRight(place, "/") + "/" + cfg.Bucket + "/" + prefix,

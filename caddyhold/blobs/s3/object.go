@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -26,22 +25,6 @@ func (d *Driver) Stat(ctx context.Context, key string) (blobs.Object, error) {
 		return blobs.Object{}, fmt.Errorf("asking for the head of an object: %w", explain(err))
 	}
 	return blobs.Object{Size: aws.ToInt64(out.ContentLength), Version: aws.ToString(out.ETag)}, nil
-}
-
-// Presign presigns GetObject or HeadObject: a server takes neither for the other.
-func (d *Driver) Presign(ctx context.Context, key, method string, lifetime time.Duration) (string, error) {
-	if method == http.MethodHead {
-		request, err := d.presigner.PresignHeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.bucket, Key: d.key(key)}, s3.WithPresignExpires(lifetime))
-		if err != nil {
-			return "", explain(err)
-		}
-		return request.URL, nil
-	}
-	request, err := d.presigner.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &d.bucket, Key: d.key(key)}, s3.WithPresignExpires(lifetime))
-	if err != nil {
-		return "", explain(err)
-	}
-	return request.URL, nil
 }
 
 // Healthy reads an object that does not exist: the answer says whether bucket

@@ -8,13 +8,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/encoding/httpbinding"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caddyhold/caddyhold/caddyhold/blobs"
@@ -133,11 +133,7 @@ func (d *Driver) copyInput(from, to, version string) *s3.CopyObjectInput {
 }
 
 func (d *Driver) copySource(key string) *string {
-	segments := strings.Split(d.bucket+"/"+*d.key(key), "/")
-	for i := range segments {
-		segments[i] = url.PathEscape(segments[i])
-	}
-	return aws.String(strings.Join(segments, "/"))
+	return aws.String(httpbinding.EscapePath(d.bucket+"/"+*d.key(key), false))
 }
 
 // copyWhole copies a verified object in one request.
@@ -152,6 +148,9 @@ func (d *Driver) copyWhole(ctx context.Context, from, to string, o blobs.Object)
 // failed.
 func (d *Driver) expectSize(ctx context.Context, key string, size int64) error {
 	copied, err := d.Stat(ctx, key)
+	if errors.Is(err, blobs.ErrBlobNotFound) {
+		return errors.New("there is no copy though the server said so")
+	}
 	if err != nil {
 		return fmt.Errorf("looking at a copy: %w", err)
 	}

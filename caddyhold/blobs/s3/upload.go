@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -93,23 +92,6 @@ func (d *Driver) remove(ctx context.Context, key string) error {
 		return fmt.Errorf("deleting an object: %w", explain(err))
 	}
 	return nil
-}
-
-// PresignPart presigns UploadPart to the staging key.
-func (d *Driver) PresignPart(ctx context.Context, u blobs.Upload, part int, lifetime time.Duration) (blobs.Target, error) {
-	request, err := d.presigner.PresignUploadPart(ctx, &s3.UploadPartInput{
-		Bucket: &d.bucket, Key: d.key(stagingKey(u.ID)), UploadId: &u.Handle, PartNumber: aws.Int32(int32(part)),
-	}, s3.WithPresignExpires(lifetime))
-	if err != nil {
-		return blobs.Target{}, explain(err)
-	}
-	headers := make(map[string]string, len(request.SignedHeader))
-	for name, values := range request.SignedHeader {
-		if !strings.EqualFold(name, "Host") {
-			headers[name] = strings.Join(values, ",")
-		}
-	}
-	return blobs.Target{URL: request.URL, Method: request.Method, Headers: headers}, nil
 }
 
 // WritePart streams a part to the server. One of unknown size goes to a
