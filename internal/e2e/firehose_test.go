@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,10 +22,9 @@ import (
 type firehose struct {
 	mu     sync.Mutex
 	seq    int64
-	rev    string // of the last commit
-	data   string // root of the tree after the last commit
-	kinds  []string
-	paths  []string // of all operations
+	rev    string   // of the last commit
+	data   string   // root of the tree after the last commit
+	kinds  []string // of all frames
 	faults []error
 }
 
@@ -149,9 +148,6 @@ func (f *firehose) takeCommit(ctx context.Context, commit *comatproto.SyncSubscr
 		return err
 	}
 	f.rev, f.data = commit.Rev, root.String()
-	for _, op := range commit.Ops {
-		f.paths = append(f.paths, op.Path)
-	}
 	return nil
 }
 
@@ -160,6 +156,9 @@ func (f *firehose) waitFor(rev string, limit time.Duration) error {
 	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		f.mu.Lock()
 		seen, faults := f.rev, errors.Join(f.faults...)
+		if len(f.kinds) >= 4 && !slices.Equal(f.kinds[:4], []string{"#identity", "#account", "#commit", "#sync"}) {
+			faults = errors.Join(faults, fmt.Errorf("a new repository is announced with %s", f.kinds[:4]))
+		}
 		f.mu.Unlock()
 		switch {
 		case faults != nil:
@@ -170,17 +169,4 @@ func (f *firehose) waitFor(rev string, limit time.Duration) error {
 			return fmt.Errorf("the firehose is at %s, the repository at %s", seen, rev)
 		}
 	}
-}
-
-// count counts the operations on a collection.
-func (f *firehose) count(collection string) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := 0
-	for _, path := range f.paths {
-		if strings.HasPrefix(path, collection+"/") {
-			n++
-		}
-	}
-	return n
 }

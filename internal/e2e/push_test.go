@@ -75,14 +75,14 @@ func pushAndPull(t *testing.T, h *hold, clients ...client) {
 			}
 		}
 	}
-	checkStrangers(t, h, clients[0], captain, images["image"])
+	checkStrangers(t, h, clients[0], images["image"])
 	if size := blobSize(t, h, emptyDigest); size != 0 {
 		t.Errorf("the empty layer has %d bytes", size)
 	}
 }
 
 // checkStrangers checks that people without permission neither push anywhere nor pull from a private hold.
-func checkStrangers(t *testing.T, h *hold, c client, captain string, image *layout) {
+func checkStrangers(t *testing.T, h *hold, c client, image *layout) {
 	t.Helper()
 	carol := h.directory.New(t, "carol.test", account.K256)
 	ref := "/alice.test/image-" + c.name + ":v1"

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -78,7 +79,7 @@ func (p *Process) WaitFor(limit time.Duration, ready func() error) error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended (%v) before it was ready: %w\n%s", p.cmd.Path, p.err, err, p.Output())
+			return fmt.Errorf("%s ended before it was ready: %w\n%s", p.cmd.Path, errors.Join(p.err, err), p.Output())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
