@@ -45,6 +45,7 @@ const caddyfile = `{
 }
 
 %s {
+	bind 127.0.0.1
 	handle %s {
 		respond "ok"
 	}
