@@ -17,6 +17,7 @@ import (
 	"github.com/caddyhold/caddyhold/caddyhold/blobs"
 	"github.com/caddyhold/caddyhold/caddyhold/blobs/filesystem"
 	"github.com/caddyhold/caddyhold/caddyhold/blobs/s3"
+	"github.com/caddyhold/caddyhold/internal/peer"
 )
 
 // crashEnv makes the test binary a process that uploads and dies on the way.
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 
 type crashPlan struct {
 	Dir, Blobs string
-	Bucket     *s3.Config
+	Bucket     *peer.S3 // nil: in Blobs
 	Step       string
 	Size       int
 	Abort      bool
@@ -63,7 +64,7 @@ func crashAsPlanned(plan string) error {
 	ctx := context.Background()
 	var driver blobs.Driver
 	if p.Bucket != nil {
-		driver, err = s3.New(ctx, *p.Bucket)
+		driver, err = s3.New(ctx, bucketConfig(p.Bucket))
 	} else {
 		driver, err = filesystem.Open(p.Blobs)
 	}
@@ -118,7 +119,7 @@ func TestKilledBetweenAnyTwoStepsNothingIsLostOrWrong(t *testing.T) {
 		{step: "abort: discarded", abort: true},
 	} {
 		t.Run(c.step, func(t *testing.T) {
-			eachKind(t, func(t *testing.T, h *hold) {
+			eachKindUnlessShort(t, func(t *testing.T, h *hold) {
 				content := bytesOf(6<<20, 30)
 				client := h.crash(c.step, len(content), c.abort)
 				if usage, _ := h.Usage(); !c.resumes && usage.Blobs != 0 {
@@ -152,7 +153,7 @@ func TestKilledBetweenAnyTwoStepsNothingIsLostOrWrong(t *testing.T) {
 func TestClientThatComesBeforeTheBackgroundWorkCompletes(t *testing.T) {
 	for _, step := range []string{"complete: assembled", "complete: recorded", "complete: placed", "complete: verified"} {
 		t.Run(step, func(t *testing.T) {
-			eachKind(t, func(t *testing.T, h *hold) {
+			eachKindUnlessShort(t, func(t *testing.T, h *hold) {
 				content := bytesOf(6<<20, 30)
 				client := h.crash(step, len(content), false)
 				if _, err := h.Complete(t.Context(), alice, client.ID, digestOf(content), client.Parts, false); err != nil {
@@ -171,13 +172,7 @@ func TestClientThatComesBeforeTheBackgroundWorkCompletes(t *testing.T) {
 func (h *hold) crash(step string, size int, abort bool) noted {
 	h.t.Helper()
 	h.close()
-	plan := crashPlan{Dir: h.dir, Blobs: h.blobs, Step: step, Size: size, Abort: abort}
-	if h.bucket != nil {
-		plan.Bucket = &s3.Config{
-			Bucket: h.bucket.Bucket, Region: h.bucket.Region, Endpoint: h.bucket.Endpoint,
-			AccessKey: h.bucket.AccessKey, SecretKey: h.bucket.SecretKey,
-		}
-	}
+	plan := crashPlan{Dir: h.dir, Blobs: h.blobs, Bucket: h.bucket, Step: step, Size: size, Abort: abort}
 	encoded, err := json.Marshal(plan)
 	if err != nil {
 		h.t.Fatal(err)

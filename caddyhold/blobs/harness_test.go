@@ -61,6 +61,16 @@ func eachKind(t *testing.T, fn func(t *testing.T, h *hold)) {
 	}
 }
 
+// eachKindUnlessShort leaves out the bucket where time is short.
+func eachKindUnlessShort(t *testing.T, fn func(t *testing.T, h *hold)) {
+	t.Helper()
+	if testing.Short() {
+		fn(t, onDisk(t))
+		return
+	}
+	eachKind(t, fn)
+}
+
 func onDisk(t testing.TB) *hold { return kinds["filesystem"](t) }
 
 func start(t testing.TB, h *hold) *hold {
@@ -90,7 +100,11 @@ func (h *hold) open() {
 func (h *hold) driver() blobs.Driver {
 	h.t.Helper()
 	if h.bucket != nil {
-		return bucketDriver(h.t, h.bucket, s3.Config{})
+		d, err := s3.New(h.t.Context(), bucketConfig(h.bucket))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return d
 	}
 	d, err := filesystem.Open(h.blobs)
 	if err != nil {
@@ -100,17 +114,11 @@ func (h *hold) driver() blobs.Driver {
 	return d
 }
 
-func bucketDriver(t testing.TB, bucket *peer.S3, cfg s3.Config) *s3.Driver {
-	t.Helper()
-	cfg.Bucket, cfg.Region, cfg.AccessKey, cfg.SecretKey = bucket.Bucket, bucket.Region, bucket.AccessKey, bucket.SecretKey
-	if cfg.Endpoint == "" {
-		cfg.Endpoint = bucket.Endpoint
+func bucketConfig(bucket *peer.S3) s3.Config {
+	return s3.Config{
+		Bucket: bucket.Bucket, Region: bucket.Region, Endpoint: bucket.Endpoint,
+		AccessKey: bucket.AccessKey, SecretKey: bucket.SecretKey,
 	}
-	d, err := s3.New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }
 
 func (h *hold) close() {

@@ -33,7 +33,11 @@ func open(t testing.TB, dir string) *filesystem.Driver {
 // Whatever order parts come in, however often, broken off and across restarts,
 // what is assembled is the last whole version of each part, by number.
 func TestAssembledContentIsTheLastVersionOfEachPartInOrder(t *testing.T) {
-	for seed := range uint64(150) {
+	seeds := uint64(200)
+	if testing.Short() {
+		seeds = 30
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { playHistory(t, rand.New(rand.NewPCG(seed, 1))) })
 	}
 }

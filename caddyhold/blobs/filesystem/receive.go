@@ -140,10 +140,10 @@ func (d *Driver) receive(ctx context.Context, body io.Reader, size int64, write 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			n, readErr := fill(body, buf)
+			n, ended, err := fill(body, buf)
 			total += int64(n)
-			if readErr != nil && readErr != io.EOF {
-				return fmt.Errorf("reading the body: %w", readErr)
+			if err != nil {
+				return fmt.Errorf("reading the body: %w", err)
 			}
 			if size >= 0 && total > size {
 				return fmt.Errorf("the body is longer than the %d bytes announced", size)
@@ -158,7 +158,7 @@ func (d *Driver) receive(ctx context.Context, body io.Reader, size int64, write 
 			if err := write(buf[:n]); err != nil {
 				return err
 			}
-			if readErr == io.EOF {
+			if ended {
 				break
 			}
 		}
@@ -173,12 +173,17 @@ func (d *Driver) receive(ctx context.Context, body io.Reader, size int64, write 
 	return etag(sum.Sum32(), total), nil
 }
 
-// fill reads until buf is full or there is an error, which it returns as it is.
-func fill(r io.Reader, buf []byte) (n int, err error) {
-	for n < len(buf) && err == nil {
-		var read int
-		read, err = r.Read(buf[n:])
+// fill reads until buf is full, r has ended, or there is an error.
+func fill(r io.Reader, buf []byte) (n int, ended bool, err error) {
+	for n < len(buf) {
+		read, err := r.Read(buf[n:])
 		n += read
+		if err == io.EOF {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
 	}
-	return n, err
+	return n, false, nil
 }

@@ -19,5 +19,6 @@ func volume(root *os.Root) (free, capacity uint64, err error) {
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
 		return 0, 0, os.NewSyscallError("fstatfs", err)
 	}
+	//nolint:unconvert // signed on FreeBSD
 	return uint64(st.Bavail) * uint64(st.Bsize), uint64(st.Blocks) * uint64(st.Bsize), nil
 }

@@ -38,8 +38,7 @@ func noSuchUpload(err error) bool { return hasCode(err, "NoSuchUpload") }
 
 // status returns the status code of the answer, 0 where there was none.
 func status(err error) int {
-	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		return answer.HTTPStatusCode()
 	}
 	return 0

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -98,8 +99,8 @@ func expectOnlyBlobs(t *testing.T, bucket *peer.S3, prefix string) {
 	t.Helper()
 	staged, _ := filepath.Glob(filepath.Join(bucket.Dir, prefix, filepath.FromSlash(blobs.StagingPrefix), "*"))
 	uploads, _ := filepath.Glob(filepath.Join(bucket.Dir, ".sgwtmp", "multipart", "*", "*"))
-	if left := append(staged, uploads...); len(left) > 0 {
-		t.Errorf("left in the bucket: %v", left)
+	if len(staged)+len(uploads) > 0 {
+		t.Errorf("left in the bucket: %v %v", staged, uploads)
 	}
 }
 
@@ -457,9 +458,7 @@ func rewriting(next http.Handler, change func(h http.Header, body string) string
 		next.ServeHTTP(recorded, r)
 		header := recorded.Result().Header
 		body := change(header, recorded.Body.String())
-		for name, values := range header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), header)
 		if r.Method != http.MethodHead && len(body) > 0 {
 			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 		}

@@ -66,6 +66,7 @@ type object struct {
 	failures int
 }
 
+// Read reads on, with another request if need be.
 func (o *object) Read(p []byte) (int, error) {
 	if o.offset >= o.size {
 		return 0, io.EOF
@@ -115,6 +116,7 @@ func (o *object) read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek moves to another offset; reading there makes another request.
 func (o *object) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -132,6 +134,7 @@ func (o *object) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
+// Close ends the request in progress.
 func (o *object) Close() error { return o.drop() }
 
 // drop ends the request, so that the next read makes another.
