@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -70,8 +73,9 @@ func Open(o Options) (_ *State, err error) {
 
 	path := filepath.Join(o.DataDir, DatabaseFile)
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:      lockTimeout,
-		FreelistType: bbolt.FreelistMapType,
+		Timeout:         lockTimeout,
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: mappedSize(),
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("opening %s: %w", path, ErrLocked)
@@ -106,6 +110,17 @@ func Open(o Options) (_ *State, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// mappedSize is how much address space the database is given from the start. One that
+// outgrows its mapping must wait for every reader before it can write on, and an export
+// reads for as long as its client is slow. It is address space only, not memory, but for
+// Windows, where the file is made that large.
+func mappedSize() int {
+	if runtime.GOOS == "windows" || strconv.IntSize < 64 {
+		return 0
+	}
+	return min(math.MaxInt/4, 16<<30)
 }
 
 // Close ends the firehose's consumers and closes the database. It waits for calls that
