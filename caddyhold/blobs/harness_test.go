@@ -2,7 +2,6 @@ package blobs_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -138,15 +137,7 @@ func (h *hold) restart() {
 // background lets the background work run once.
 func (h *hold) background() {
 	h.t.Helper()
-	ctx, cancel := context.WithCancel(h.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		h.Run(ctx)
-	}()
-	time.Sleep(100 * time.Millisecond)
-	cancel()
-	<-done
+	h.Round(h.t.Context())
 }
 
 // objects is where the bucket or the blobs are.

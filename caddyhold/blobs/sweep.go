@@ -23,16 +23,21 @@ func (s *Service) Run(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
-		if err := s.store.flushTouched(); err != nil {
-			s.log.Warn("use of blobs could not be recorded", zap.Error(err))
-		}
-		s.sweep(ctx)
+		s.round(ctx)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// round does once what Run does.
+func (s *Service) round(ctx context.Context) {
+	if err := s.store.flushTouched(); err != nil {
+		s.log.Warn("use of blobs could not be recorded", zap.Error(err))
+	}
+	s.sweep(ctx)
 }
 
 // sweep looks once at all sessions of the storage.

@@ -360,6 +360,29 @@ func TestIdleUploadsEndAfterADayAndUsedOnesDoNot(t *testing.T) {
 	})
 }
 
+func TestRunWorksAtOnceAndEndsWithItsContext(t *testing.T) {
+	h := onDisk(t)
+	h.upload(alice, []byte("idle"), 100)
+	h.clock.pass(25 * time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.Run(ctx)
+	}()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		usage, err := h.Usage()
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("usage %+v, %v", usage, err)
+		}
+		if usage.Uploads == 0 {
+			break
+		}
+	}
+	cancel()
+	<-ended
+}
+
 func TestUploadIsNotContinuedOnAnotherStorage(t *testing.T) {
 	h := onDisk(t)
 	content := []byte("here")
