@@ -3,6 +3,7 @@ package pds
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -65,6 +66,7 @@ func (r *Repo) Collections() (collections []string, err error) {
 		collections = s.collections()
 		return nil
 	})
+	slices.Sort(collections) // stored are paths, and "." comes before "/"
 	return collections, err
 }
 

@@ -24,7 +24,9 @@ const DefaultRetention = 72 * time.Hour
 // repository is open.
 type Config struct {
 	// DB is the database, which stays open until after Close. The repository
-	// keeps to buckets named "pds.…".
+	// keeps to buckets named "pds.…". Open it with an InitialMmapSize beyond
+	// what it will grow to, since a database that outgrows its mapping waits
+	// for the reads under way, and exports last as long as readers are slow.
 	DB *bbolt.DB
 	// DID and Handle are the account's. The DID is that of the database for
 	// good; a new handle is announced.
