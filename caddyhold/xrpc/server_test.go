@@ -334,6 +334,7 @@ func TestUploadErrors(t *testing.T) {
 	for _, digest := range []string{digestOf("other cargo"), "sha256:short", "sha512:" + strings.Repeat("0", 128), strings.ToUpper(digestOf("some cargo")), "uploads/temp-1"} {
 		id, parts := h.upload(h.writer, "new cargo")
 		h.fails(h.post(h.writer, complete, map[string]any{"uploadId": id, "digest": digest, "parts": parts}), bad, "InvalidDigest")
+		h.fails(h.post(h.writer, complete, map[string]any{"uploadId": id, "digest": digestOf("new cargo"), "parts": parts}), bad, "InvalidUploadId")
 	}
 	id, parts = h.upload(h.writer, "new cargo")
 	h.fails(h.post(h.writer, complete, map[string]any{"uploadId": id, "digest": digestOf("other cargo"), "parts": parts}), bad, "InvalidDigest")
