@@ -24,11 +24,11 @@ type contender struct {
 // newContenders starts the hold and its controls.
 func newContenders(b *testing.B) []contender {
 	b.Helper()
-	h, g := newHold(b, onDisk), newRegistry(b)
+	h, g, f := newHold(b, onDisk), newRegistry(b), newFloor(b)
 	return []contender{
 		{h, "hold", h.process.PID()},
 		{g, "registry", g.process.PID()},
-		{newFloor(b), "bare", os.Getpid()},
+		{f, "bare", f.process.PID()},
 	}
 }
 
@@ -84,9 +84,7 @@ func (s samples) transfers(b *testing.B, contenders []contender, blob *content, 
 		took := time.Since(start)
 		rates[c.name] = float64(blob.size) / 1e6 / took.Seconds()
 		s.add(c.name+"-MB/s", rates[c.name])
-		if c.name != "bare" { // whose process is the client's too
-			s.add(c.name+"-cpu-s/GB", (processorTime(b, c.pid)-worked).Seconds()/float64(blob.size)*1e9)
-		}
+		s.add(c.name+"-cpu-s/GB", (processorTime(b, c.pid)-worked).Seconds()/float64(blob.size)*1e9)
 	}
 	s.add("x-registry", rates["hold"]/rates["registry"])
 	s.add("x-bare", rates["hold"]/rates["bare"])

@@ -57,7 +57,7 @@ func (c *content) startOf(i int) []byte {
 
 // WriteTo writes all of the content.
 func (c *content) WriteTo(w io.Writer) (n int64, err error) {
-	return io.CopyBuffer(w, c.reader(), make([]byte, 256<<10))
+	return io.CopyBuffer(w, c.reader(), make([]byte, 64<<10))
 }
 
 // reader reads all of the content.

@@ -8,15 +8,20 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/caddyhold/caddyhold/internal/peer"
 )
 
 // floor receives and sends blobs over bare TCP connections, without a protocol worth the name: what it needs, every server
-// does. An upload is read, hashed, written and synced; a download is sent from the file.
+// does. An upload is read, hashed, written and synced; a download is read and sent. It keeps one blob.
 type floor struct {
-	dir      string
-	listener net.Listener
+	dir     string
+	address string
+	process *peer.Process
 }
 
 // Requests are the first byte of a connection; the blob's size follows an upload.
@@ -25,34 +30,51 @@ const (
 	floorDownload = 'd'
 )
 
-// newFloor listens on loopback until the benchmark ends. It keeps one blob.
+// Environment of this test binary where it is the floor's server.
+const (
+	floorDir     = "BENCH_FLOOR_DIR"
+	floorAddress = "BENCH_FLOOR_ADDRESS"
+)
+
+// TestMain lets the floor have a process of its own, as all that it is compared with.
+func TestMain(m *testing.M) {
+	dir := os.Getenv(floorDir)
+	if dir == "" {
+		os.Exit(m.Run())
+	}
+	fmt.Println((&floor{dir: dir, address: os.Getenv(floorAddress)}).serve())
+	os.Exit(1)
+}
+
+// newFloor starts a process until the benchmark ends.
 func newFloor(b *testing.B) *floor {
 	b.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	self, err := os.Executable()
 	if err != nil {
-		b.Fatalf("listening: %v", err)
+		b.Fatalf("finding this program: %v", err)
 	}
-	f := &floor{dir: b.TempDir(), listener: listener}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		f.serve()
-	}()
-	b.Cleanup(func() {
-		_ = listener.Close()
-		<-served
-	})
+	f := &floor{dir: b.TempDir(), address: peer.FreeAddress(b)}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), floorDir+"="+f.dir, floorAddress+"="+f.address)
+	f.process = peer.Start(b, cmd)
+	if err := f.process.WaitFor(30*time.Second, func() error { return peer.Listening(f.address) }); err != nil {
+		b.Fatalf("waiting for the floor: %v", err)
+	}
 	return f
 }
 
 func (f *floor) file() string { return filepath.Join(f.dir, "data") }
 
 // serve serves one connection after the other. A client sees an error as an answer that is missing.
-func (f *floor) serve() {
+func (f *floor) serve() error {
+	listener, err := net.Listen("tcp", f.address)
+	if err != nil {
+		return err
+	}
 	for {
-		conn, err := f.listener.Accept()
+		conn, err := listener.Accept()
 		if err != nil {
-			return
+			return err
 		}
 		_ = f.answer(conn)
 		_ = conn.Close()
@@ -81,10 +103,10 @@ func (f *floor) receive(conn net.Conn, size int64) (digest string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, 64<<10)
 	h := sha256.New()
 	for size > 0 {
-		n, err := conn.Read(buf[:min(size, int64(len(buf)))])
+		n, err := io.ReadFull(conn, buf[:min(size, int64(len(buf)))])
 		if err != nil {
 			return "", err
 		}
@@ -134,7 +156,7 @@ func (f *floor) download(*content) (int64, error) {
 }
 
 func (f *floor) request(kind byte, size int64) (net.Conn, error) {
-	conn, err := net.Dial("tcp", f.listener.Addr().String())
+	conn, err := net.Dial("tcp", f.address)
 	if err != nil {
 		return nil, err
 	}
