@@ -72,12 +72,13 @@ func (r *Repo) OpenBlob(c cid.Cid) (b Blob, content []byte, err error) {
 
 // Blobs lists the blobs that records refer to, in the order of their CIDs,
 // and returns the cursor of the next page, which is empty on the last one.
-// With since, a rev, only records of later commits count.
+// With since, a rev, only records of later commits count. A cursor that is no
+// CID is [ErrInvalidCursor].
 func (r *Repo) Blobs(since, cursor string, limit int) (cids []cid.Cid, next string, err error) {
 	var after cid.Cid
 	if cursor != "" {
 		if after, err = cid.Decode(cursor); err != nil {
-			return nil, "", fmt.Errorf("%w: cursor %.80q: %w", ErrBlobNotFound, cursor, err)
+			return nil, "", fmt.Errorf("%w %.80q: %w", ErrInvalidCursor, cursor, err)
 		}
 	}
 	if limit <= 0 {

@@ -11,6 +11,7 @@ var (
 	ErrConsumerTooSlow  = errors.New("consumer too slow")
 	ErrFutureCursor     = errors.New("cursor in the future")
 	ErrIdentityMismatch = errors.New("the database belongs to another identity")
+	ErrInvalidCursor    = errors.New("invalid cursor")
 	ErrInvalidPath      = errors.New("invalid record path")
 	ErrInvalidRecord    = errors.New("invalid record")
 	ErrInvalidSwap      = errors.New("the repository has changed")

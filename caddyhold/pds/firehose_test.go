@@ -28,15 +28,15 @@ func take(t *testing.T, r *Repo, cursor *int64, n int) (messages []message, err 
 }
 
 func TestCursorSaysWhereAConsumerBegins(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	clock := &fakeClock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	r := open(t, newDB(t), func(c *Config) {
-		c.Now = func() time.Time { return now }
+		c.Now = clock.Now
 		c.Retention = time.Hour
 	})
 	first := r.Head().Seq - 3
 	for i := range 4 {
 		if i == 2 {
-			now = now.Add(2 * time.Hour)
+			clock.add(2 * time.Hour)
 		}
 		put(t, r, path(fmt.Sprint(i)), thing(t, i))
 	}
@@ -163,15 +163,10 @@ func TestNothingIsLostOrSentTwiceWhereReplayMeetsLive(t *testing.T) {
 }
 
 func TestSlowConsumerHoldsNobodyUpAndIsDroppedOnceItsEventsAreGone(t *testing.T) {
-	now := time.Now()
-	var clock sync.Mutex
+	clock := &fakeClock{now: time.Now()}
 	r := open(t, newDB(t), func(c *Config) {
 		c.Retention = time.Hour
-		c.Now = func() time.Time {
-			clock.Lock()
-			defer clock.Unlock()
-			return now
-		}
+		c.Now = clock.Now
 	})
 	blocked, release := make(chan struct{}), make(chan struct{})
 	result := make(chan error, 1)
@@ -189,9 +184,7 @@ func TestSlowConsumerHoldsNobodyUpAndIsDroppedOnceItsEventsAreGone(t *testing.T)
 	for i := range 20 {
 		put(t, r, path(key(i)), thing(t, i))
 	}
-	clock.Lock()
-	now = now.Add(2 * time.Hour)
-	clock.Unlock()
+	clock.add(2 * time.Hour)
 	for {
 		n, err := r.cleanEvents()
 		if err != nil {
@@ -208,11 +201,11 @@ func TestSlowConsumerHoldsNobodyUpAndIsDroppedOnceItsEventsAreGone(t *testing.T)
 }
 
 func TestEventsAreRemovedByAgeAndSeqGoesOn(t *testing.T) {
-	now := time.Now()
+	clock := &fakeClock{now: time.Now()}
 	db := newDB(t)
 	config := func(c *Config) {
 		c.Retention = time.Hour
-		c.Now = func() time.Time { return now }
+		c.Now = clock.Now
 	}
 	r := open(t, db, config)
 	update(t, r, func(tx *Tx) error { // more than one transaction removes
@@ -227,7 +220,7 @@ func TestEventsAreRemovedByAgeAndSeqGoesOn(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	now = now.Add(2 * time.Hour)
+	clock.add(2 * time.Hour)
 	r = open(t, db, config)
 	deadline := time.Now().Add(5 * time.Second)
 	for n := -1; n != 0; {
@@ -263,15 +256,14 @@ func TestConsumerEndsWithItsContextAndItsConnection(t *testing.T) {
 }
 
 func TestRevAndSeqRiseWhateverTheClockDoes(t *testing.T) {
-	base := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	now := base
+	clock := &fakeClock{now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)}
 	db := newDB(t)
-	config := func(c *Config) { c.Now = func() time.Time { return now } }
+	config := func(c *Config) { c.Now = clock.Now }
 	r := open(t, db, config)
 	last := r.Head()
 	tids := map[string]bool{}
 	for i, step := range []time.Duration{0, 0, time.Hour, -2 * time.Hour, 0, -1000 * time.Hour, time.Microsecond, 5000 * time.Hour, -10000 * time.Hour, 0} {
-		now = now.Add(step)
+		clock.add(step)
 		if i%2 == 1 {
 			if err := r.Close(); err != nil {
 				t.Fatal(err)
@@ -299,13 +291,13 @@ func TestRevAndSeqRiseWhateverTheClockDoes(t *testing.T) {
 }
 
 func TestNumbersOfANewDatabaseFollowThoseOfALostOne(t *testing.T) {
-	now := time.Now()
-	config := func(c *Config) { c.Now = func() time.Time { return now } }
+	clock := &fakeClock{now: time.Now()}
+	config := func(c *Config) { c.Now = clock.Now }
 	lost := open(t, newDB(t), config)
 	for i := range 100 {
 		put(t, lost, path(key(i)), thing(t, i))
 	}
-	now = now.Add(time.Minute)
+	clock.add(time.Minute)
 	if fresh := open(t, newDB(t), config); fresh.Head().Seq <= lost.Head().Seq || fresh.Head().Rev <= lost.Head().Rev {
 		t.Errorf("%+v after %+v", fresh.Head(), lost.Head())
 	}

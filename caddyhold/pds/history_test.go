@@ -30,6 +30,36 @@ func TestHistoryIsThatOfAModel(t *testing.T) {
 	}
 }
 
+// The same with a deep tree and commits of many changes, which need longer
+// proofs.
+func TestEventsOfABigRepositoryProveThemselves(t *testing.T) {
+	keys, commits := 4000, 150
+	if testing.Short() {
+		keys, commits = 1000, 20
+	}
+	rnd := rand.New(rand.NewPCG(7, 8))
+	r := open(t, newDB(t))
+	model := map[string][]byte{}
+	for i := range keys {
+		model[path(key(i))] = thing(t, 0)
+	}
+	update(t, r, func(tx *Tx) error { return putAll(tx, model) })
+	for range commits {
+		update(t, r, func(tx *Tx) error {
+			for range 1 + rnd.IntN(1+rnd.IntN(30)) {
+				if err := randomWrites(t, rnd, tx, model, 2*keys); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	checkTree(t, r, model)
+	checkStored(t, r, model)
+	checkFirehose(t, replay(t, r, 0), r.Head(), model)
+	checkExport(t, r, model)
+}
+
 func FuzzHistory(f *testing.F) {
 	for seed := range uint64(4) {
 		f.Add(seed, uint8(30))

@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -230,4 +231,22 @@ func replay(tb testing.TB, r *Repo, cursor int64) (messages []message) {
 		tb.Fatal(err)
 	}
 	return messages
+}
+
+// fakeClock shows the time that a test wants.
+type fakeClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
 }

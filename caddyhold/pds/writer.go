@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -99,10 +98,14 @@ func (r *Repo) gather(first *request) []*request {
 	return group
 }
 
-// serve carries out a group of requests in one transaction. A failure that
-// may have left something in it costs the transaction: then the others begin
-// anew without the one that failed, which has its turn alone.
+// serve carries out a group of requests, if all goes well in one transaction.
+// A failure that may have left something in it costs the transaction: then
+// those before begin anew, the one that failed has its turn alone, and the
+// others follow. So each runs a few times at most, whatever the others do.
 func (r *Repo) serve(group []*request) {
+	if len(group) == 0 {
+		return
+	}
 	outcomes, failed, err := r.attempt(group)
 	switch {
 	case err == nil:
@@ -113,15 +116,14 @@ func (r *Repo) serve(group []*request) {
 		for _, req := range group {
 			req.done <- outcome{err: err}
 		}
-	case len(group) == 1 || errors.Is(err, errAbandoned):
-		group[failed].done <- outcome{err: err}
-		if others := slices.Delete(group, failed, failed+1); len(others) > 0 {
-			r.serve(others)
-		}
 	default:
-		alone := group[failed]
-		r.serve(slices.Delete(group, failed, failed+1))
-		r.serve([]*request{alone})
+		r.serve(group[:failed])
+		if len(group) == 1 || errors.Is(err, errAbandoned) {
+			group[failed].done <- outcome{err: err}
+		} else {
+			r.serve(group[failed : failed+1])
+		}
+		r.serve(group[failed+1:])
 	}
 }
 
