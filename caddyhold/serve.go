@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/caddyhold/caddyhold/caddyhold/xrpc"
 )
 
 // ServeHTTP answers the hold's own paths and passes other requests on. A request that comes
@@ -18,7 +20,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		w.Header().Set("Retry-After", "1")
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("waiting for the hold: %w", err))
 	}
-	if !s.server.Handles(r.URL.Path) {
+	if !xrpc.Handles(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
 	s.enter()

@@ -102,18 +102,27 @@ func asError(err error) *Error {
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		e = &Error{Status: 499, Name: "ClientClosedRequest", Message: "the client went away"}
+		e = &Error{Status: statusClientClosedRequest, Name: "ClientClosedRequest", Message: "the client went away"}
 	}
 	if e.Status >= 500 && e.Status != http.StatusNotImplemented {
 		s.Logger.Error("request failed", zap.String("path", r.URL.Path), zap.String("error_name", e.Name), zap.Error(err))
 	}
+	if e.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer realm="+strconv.Quote(s.hold.State().DID())+", error="+strconv.Quote(e.Name))
+	}
+	WriteError(w, e)
+}
+
+// statusClientClosedRequest is what access logs show for a client that did not wait.
+const statusClientClosedRequest = 499
+
+// WriteError answers with e.
+func WriteError(w http.ResponseWriter, e *Error) {
+	allowBrowsers(w)
 	h := w.Header()
 	h.Del("Content-Length")
 	h.Del("Etag")
 	h.Set("Cache-Control", "no-store")
-	if e.Status == http.StatusUnauthorized {
-		h.Set("WWW-Authenticate", "Bearer realm="+strconv.Quote(s.hold.State().DID())+", error="+strconv.Quote(e.Name))
-	}
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(e.RetryAfter.Seconds())))
 	}

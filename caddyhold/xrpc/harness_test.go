@@ -47,7 +47,7 @@ func open(t testing.TB, p hold.Policy) *harbour {
 
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := h.server.Load()
-		if !s.Handles(r.URL.Path) {
+		if !xrpc.Handles(r.URL.Path) {
 			http.NotFound(w, r)
 			return
 		}

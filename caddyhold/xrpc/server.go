@@ -108,20 +108,18 @@ var methods = map[string]endpoint{
 }
 
 // Handles says whether a path is the hold's to answer.
-func (s *Server) Handles(path string) bool {
+func Handles(path string) bool {
 	_, ok := wellKnown[path]
 	return ok || strings.HasPrefix(path, prefix)
 }
 
-// ServeHTTP answers a request to a path that the server [Server.Handles].
+// ServeHTTP answers a request to a path that is the hold's, as [Handles] says.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Access-Control-Allow-Origin", "*")
+	allowBrowsers(w)
 	if r.Method == http.MethodOptions {
 		preflight(w, r)
 		return
 	}
-	h.Set("Access-Control-Expose-Headers", "*")
 	if err := s.dispatch(w, r); err != nil {
 		s.writeError(w, r, err)
 	}
@@ -147,7 +145,13 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 // nsid is the method that a request to /xrpc/ calls.
 func nsid(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, prefix) }
 
-// preflight lets every browser page call: no endpoint trusts what a browser adds by itself.
+// allowBrowsers lets every page read the answer.
+func allowBrowsers(w http.ResponseWriter) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Access-Control-Expose-Headers", "*")
+}
+
+// preflight lets every page call: no endpoint trusts what a browser adds by itself.
 func preflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT")
