@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -26,7 +25,7 @@ const (
 const crashAfter = 5 // passes of the step
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil))) // indigo's remarks on first commits
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // indigo's remarks on first commits
 	if db := os.Getenv(crashDB); db != "" {
 		if err := writeUntilCrash(db, os.Getenv(crashStep)); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -38,7 +38,7 @@ func errorFrame(name, message string) []byte {
 	var buf bytes.Buffer
 	buf.WriteByte(majorMap<<5 | 1)
 	writeText(&buf, "op")
-	buf.WriteByte(majorNegative<<5 | 0)
+	buf.WriteByte(majorNegative << 5) // -1
 	buf.WriteByte(majorMap<<5 | 2)
 	writeText(&buf, "error")
 	writeText(&buf, name)

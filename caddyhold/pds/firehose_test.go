@@ -63,7 +63,7 @@ func TestCursorSaysWhereAConsumerBegins(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			n := len(test.want)
-			if test.err != errEnough {
+			if !errors.Is(test.err, errEnough) {
 				n++
 			}
 			messages, err := take(t, r, test.cursor, n)
@@ -76,7 +76,7 @@ func TestCursorSaysWhereAConsumerBegins(t *testing.T) {
 				if m.info != nil && m.info.Name != "OutdatedCursor" {
 					t.Errorf("info %s", m.info.Name)
 				}
-				if (m.op == -1) != (test.err == ErrFutureCursor) {
+				if (m.op == -1) != errors.Is(test.err, ErrFutureCursor) {
 					t.Errorf("op %d", m.op)
 				}
 			}

@@ -69,7 +69,7 @@ func createKey(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(draft.Name()) //nolint:errcheck // a draft left over harms nobody
+	defer os.Remove(draft.Name())
 	_, err = draft.WriteString(key.Multibase() + "\n")
 	if err := errors.Join(err, draft.Sync(), draft.Close()); err != nil {
 		return err

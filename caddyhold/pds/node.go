@@ -3,6 +3,7 @@ package pds
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // node is a node of the Merkle search tree as it is stored
@@ -90,7 +91,7 @@ func (r *nodeReader) entry(before []byte) (e nodeEntry, err error) {
 	if shared == 0 {
 		e.key = suffix
 	} else {
-		e.key = append(before[:shared:shared], suffix...)
+		e.key = slices.Concat(before[:shared], suffix)
 	}
 	if err := r.key("t"); err != nil {
 		return e, err

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/base32"
+	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -70,9 +72,7 @@ func open(tb testing.TB, db *bbolt.DB, change ...func(*Config)) *Repo {
 func value(tb testing.TB, of string, fields map[string]any) []byte {
 	tb.Helper()
 	m := map[string]any{"$type": of}
-	for k, v := range fields {
-		m[k] = v
-	}
+	maps.Copy(m, fields)
 	b, err := atdata.MarshalCBOR(m)
 	if err != nil {
 		tb.Fatal(err)
@@ -218,16 +218,15 @@ func replay(tb testing.TB, r *Repo, cursor int64) (messages []message) {
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
-	enough := fmt.Errorf("enough")
 	err := r.Follow(ctx, &cursor, func(frame []byte) error {
 		m := decode(tb, frame)
 		messages = append(messages, m)
 		if m.seq() == last {
-			return enough
+			return errEnough
 		}
 		return nil
 	})
-	if err != enough {
+	if !errors.Is(err, errEnough) {
 		tb.Fatal(err)
 	}
 	return messages

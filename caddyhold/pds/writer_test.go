@@ -368,10 +368,8 @@ func TestCloseFinishesWhatIsUnderWayAndRefusesTheRest(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	select {
-	case <-closed:
+	if len(closed) > 0 {
 		t.Error("it closed under an update")
-	default:
 	}
 	release()
 	if err := errors.Join(<-closed, r.Close()); err != nil {
