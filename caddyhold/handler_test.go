@@ -2,12 +2,13 @@ package caddyhold
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -40,14 +41,36 @@ func TestRequestBeforeStart(t *testing.T) {
 			default:
 			}
 			cancel(endRequest, endConfig)
-			var status caddyhttp.HandlerError
-			if err := <-served; !errors.As(err, &status) || status.StatusCode != http.StatusServiceUnavailable {
-				t.Errorf("got %v", err)
+			if err := <-served; err != nil {
+				t.Fatal(err)
 			}
-			if w.Header().Get("Retry-After") == "" {
-				t.Error("no Retry-After")
+			var body struct{ Error, Message string }
+			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body.Error != "ServiceUnavailable" || body.Message == "" {
+				t.Errorf("body %s: %v", w.Body, err)
+			}
+			if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || w.Header().Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%d %v", w.Code, w.Header())
 			}
 		})
+	}
+}
+
+// What is not for the hold does not wait for it.
+func TestOtherPathsBeforeStart(t *testing.T) {
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	h := &Handler{PublicURL: "http://127.0.0.1:8080"}
+	h.service = newService(ctx, h, nil, "")
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+	requestCtx, end := context.WithTimeout(t.Context(), 5*time.Second)
+	defer end()
+	w := httptest.NewRecorder()
+	err := h.ServeHTTP(w, httptest.NewRequestWithContext(requestCtx, http.MethodGet, "/index.html", nil), next)
+	if err != nil || w.Code != http.StatusNoContent {
+		t.Errorf("%d, %v", w.Code, err)
 	}
 }
 

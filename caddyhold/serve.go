@@ -2,7 +2,6 @@ package caddyhold
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -12,16 +11,20 @@ import (
 	"github.com/caddyhold/caddyhold/caddyhold/xrpc"
 )
 
-// ServeHTTP answers the hold's own paths and passes other requests on. A request that comes
-// before the configuration has started waits for it.
+// ServeHTTP answers the hold's own paths and passes other requests on. A request to the hold
+// that comes before the configuration has started waits for it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	s := h.service
-	if err := s.await(r.Context()); err != nil {
-		w.Header().Set("Retry-After", "1")
-		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("waiting for the hold: %w", err))
-	}
 	if !xrpc.Handles(r.URL.Path) {
 		return next.ServeHTTP(w, r)
+	}
+	s := h.service
+	if err := s.await(r.Context()); err != nil {
+		s.logger.Warn("request came before the hold was ready", zap.Error(err))
+		xrpc.WriteError(w, &xrpc.Error{
+			Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable",
+			Message: "the hold is not ready yet", RetryAfter: time.Second,
+		})
+		return nil
 	}
 	s.enter()
 	defer s.leave()
