@@ -59,7 +59,7 @@ func (h *Hold) syncCaptain(tx *pds.Tx) (former string, err error) {
 
 // syncCaptainsCrew gives the owner every permission, in a crew record of their own.
 func (h *Hold) syncCaptainsCrew(tx *pds.Tx) error {
-	path := atcr.CrewPath(h.config.Owner)
+	path := crewPath(h.config.Owner)
 	crew := atcr.Crew{AddedAt: h.timestamp()}
 	stored, err := tx.Get(path)
 	switch {
@@ -88,14 +88,4 @@ func put(tx *pds.Tx, path string, stored []byte, r atcr.Record) error {
 	}
 	_, err = tx.Put(path, value)
 	return err
-}
-
-// Captain returns the captain record as it is published.
-func (h *Hold) Captain() (atcr.Captain, error) {
-	var captain atcr.Captain
-	r, err := h.Repo().Record(atcr.CaptainPath)
-	if err != nil {
-		return captain, err
-	}
-	return captain, atcr.Decode(r.Value, &captain)
 }

@@ -38,10 +38,6 @@ func (h *Hold) RequestCrew(ctx context.Context, c Caller, in CrewRequest) (CrewM
 	if c.DID == "" {
 		return CrewMembership{}, ErrAuthRequired
 	}
-	crew, err := h.requestedCrew(c, in)
-	if err != nil {
-		return CrewMembership{}, err
-	}
 	member, err := h.membership(c.DID)
 	if err != nil || member != nil {
 		return alreadyMember(member), err
@@ -49,8 +45,12 @@ func (h *Hold) RequestCrew(ctx context.Context, c Caller, in CrewRequest) (CrewM
 	if !h.config.Policy.AllowAllCrew && !c.Captain {
 		return CrewMembership{}, ErrRegistrationDisabled
 	}
+	crew, err := h.requestedCrew(c, in)
+	if err != nil {
+		return CrewMembership{}, err
+	}
 
-	path := atcr.CrewPath(c.DID)
+	path := crewPath(c.DID)
 	value, err := atcr.Encode(crew)
 	if err != nil {
 		return CrewMembership{}, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
@@ -138,7 +138,7 @@ func alreadyMember(m *CrewMembership) CrewMembership {
 // deleteCrew removes every crew record of member.
 func deleteCrew(tx *pds.Tx, member string) error {
 	var paths []string
-	err := eachCrew(tx.Bolt(), member, func(rkey string, _ *atcr.Crew) error {
+	err := eachCrew(tx.Bolt(), pds.NormalizeDID(member), func(rkey string, _ *atcr.Crew) error {
 		paths = append(paths, atcr.CrewCollection+"/"+rkey)
 		return nil
 	})

@@ -33,6 +33,7 @@ func New(s *State, c Config, b *blobs.Service) *Hold {
 	if c.Owner == "" {
 		c.Owner = s.DID()
 	}
+	c.Owner = pds.NormalizeDID(c.Owner)
 	return &Hold{state: s, config: c, blobs: b, now: time.Now}
 }
 
@@ -46,15 +47,13 @@ func (h *Hold) Repo() *pds.Repo { return h.state.repo }
 // caller is: see [Hold.Allow] and [Hold.MayRead].
 func (h *Hold) Blobs() *blobs.Service { return h.blobs }
 
-// Owner is the captain's DID.
-func (h *Hold) Owner() string { return h.config.Owner }
-
 // Caller looks up what the crew records grant to a DID that has proved itself. The empty
 // DID is the anonymous caller.
 func (h *Hold) Caller(did string) (Caller, error) {
 	if did == "" {
 		return Anonymous, nil
 	}
+	did = pds.NormalizeDID(did)
 	c := Caller{DID: did, Captain: did == h.config.Owner || did == h.state.DID()}
 	if c.Captain {
 		return c, nil

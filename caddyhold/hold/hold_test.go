@@ -168,12 +168,21 @@ func (s *ship) crew(member string, permissions ...string) {
 	}
 }
 
+func (s *ship) captainRecord() (captain atcr.Captain) {
+	s.t.Helper()
+	r, err := s.Repo().Record(atcr.CaptainPath)
+	if err == nil {
+		err = atcr.Decode(r.Value, &captain)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return captain
+}
+
 func TestCaptainRecordFollowsTheConfiguration(t *testing.T) {
 	s := launch(t, hold.Config{})
-	first, err := s.Captain()
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := s.captainRecord()
 	if first.Owner != s.state.DID() || first.Public || first.AllowAllCrew || first.Region != nil {
 		t.Errorf("without configuration the captain record is %+v", first)
 	}
@@ -188,10 +197,7 @@ func TestCaptainRecordFollowsTheConfiguration(t *testing.T) {
 	}
 
 	s.configure(hold.Config{Owner: captain, Region: "eu", Policy: hold.Policy{Public: true, AllowAllCrew: true}})
-	second, err := s.Captain()
-	if err != nil {
-		t.Fatal(err)
-	}
+	second := s.captainRecord()
 	if second.Owner != captain || !second.Public || !second.AllowAllCrew || second.Region == nil || *second.Region != "eu" {
 		t.Errorf("the captain record is %+v", second)
 	}
@@ -344,11 +350,15 @@ func TestAnnouncementErrors(t *testing.T) {
 		})
 	}
 	t.Run("pull by a stranger of a public hold", func(t *testing.T) {
-		if _, err := s.announce(stranger, func(in *hold.Announcement) { pull(in); in.UserDID = alice }); err != nil {
-			t.Error(err)
+		alices := func(in *hold.Announcement) { pull(in); in.UserDID = alice }
+		out, err := s.announce(stranger, alices)
+		if err != nil || out.StatsUpdated || s.stats(alice, "app").Repository != "" {
+			t.Errorf("of a repository that nobody pushed to: %+v, %v, want nothing counted", out, err)
 		}
-		if got := s.stats(alice, "app").PullCount; got != 1 {
-			t.Errorf("pull count %d, want 1", got)
+		s.mustAnnounce(alice, nil, l)
+		out, err = s.announce(stranger, alices)
+		if got := s.stats(alice, "app").PullCount; err != nil || !out.StatsUpdated || got != 1 {
+			t.Errorf("%+v, %v, pull count %d, want 1", out, err, got)
 		}
 	})
 	s.configure(hold.Config{Owner: captain})
@@ -404,6 +414,10 @@ func TestPrivateManifestsHideTheirBlobs(t *testing.T) {
 		t.Errorf("stats after the flip: %+v", got)
 	}
 	readers(nil)
+	s.mustAnnounce(bob, func(in *hold.Announcement) { pull(in); in.UserDID = alice })
+	if got := s.stats(alice, "app"); got.PullCount != 2 {
+		t.Errorf("a public pull: %+v", got)
+	}
 	s.mustAnnounce(alice, private)
 	if n := len(s.records(atcr.LayerCollection)); n != 0 {
 		t.Errorf("%d layer records after the flip back", n)
@@ -458,6 +472,12 @@ func TestRequestCrew(t *testing.T) {
 	if err := s.Allow(s.caller(alice), hold.Write); err != nil {
 		t.Errorf("who joined may not write: %v", err)
 	}
+	if m, err := request(alice, hold.CrewRequest{Role: "admin"}); err != nil || m.Status != "already_member" {
+		t.Errorf("a member who asks for more: %+v, %v", m, err)
+	}
+	if _, err := request(bob, hold.CrewRequest{Role: "admin"}); !errors.Is(err, hold.ErrRegistrationDisabled) {
+		t.Errorf("a stranger who asks for more by invitation: %v", err)
+	}
 	if m, err := request(alice, hold.CrewRequest{}); err != nil || m.Status != "already_member" {
 		t.Errorf("a member while registration is closed: %+v, %v", m, err)
 	}
@@ -499,6 +519,40 @@ func TestCrewIsFoundByMemberWhateverTheKey(t *testing.T) {
 	write(func(tx *pds.Tx) error { return tx.Delete(path) })
 	if may(bob) {
 		t.Error("after removal the member may still write")
+	}
+}
+
+func TestDIDsAreComparedWhateverTheirSpelling(t *testing.T) {
+	s := launch(t, hold.Config{Owner: "did:web:127.0.0.1:7000"})
+	if c := s.caller("did:web:127.0.0.1%3A7000"); !c.Captain {
+		t.Error("the owner is not the captain")
+	}
+	if n := len(s.records(atcr.CrewCollection)); n != 1 {
+		t.Errorf("%d crew records", n)
+	}
+	s.configure(hold.Config{Owner: "did:web:127.0.0.1%3A7000"})
+	if n := len(s.records(atcr.CrewCollection)); n != 1 {
+		t.Errorf("%d crew records after another spelling", n)
+	}
+	s.crew("did:web:127.0.0.1:7001", atcr.PermissionWrite)
+	for _, did := range []string{"did:web:127.0.0.1%3A7001", "did:web:127.0.0.1:7001"} {
+		if err := s.Allow(s.caller(did), hold.Write); err != nil {
+			t.Errorf("%s: %v", did, err)
+		}
+	}
+	if _, err := s.announce("did:web:127.0.0.1:7001", nil); err != nil {
+		t.Errorf("a push: %v", err)
+	}
+}
+
+func TestAnnouncementsOfOneManifestAreBounded(t *testing.T) {
+	s := launch(t, hold.Config{Owner: captain})
+	var err error
+	for i := 0; i <= 100 && err == nil; i++ {
+		_, err = s.announce(captain, func(in *hold.Announcement) { in.Repository = fmt.Sprint("app", i) })
+	}
+	if !errors.Is(err, hold.ErrInvalidRequest) {
+		t.Errorf("the same manifest in 101 repositories: %v, want ErrInvalidRequest", err)
 	}
 }
 

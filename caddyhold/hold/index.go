@@ -56,20 +56,13 @@ func ensureIndex(db *bbolt.DB, repo *pds.Repo) error {
 		return wrap(err, "making the index")
 	}
 
-	var all []pds.Change
-	for _, collection := range []string{atcr.CrewCollection, atcr.LayerCollection} {
-		for cursor, more := "", true; more; more = cursor != "" {
-			var page []pds.Record
-			page, cursor, err = repo.Records(collection, pds.ListOptions{Limit: 1000, Cursor: cursor})
-			if err != nil {
-				return wrap(err, "rebuilding the index")
-			}
-			for _, r := range page {
-				all = append(all, pds.Change{Path: r.Path, CID: r.CID, New: r.Value})
-			}
-		}
-	}
-	return wrap(db.Update(func(tx *bbolt.Tx) error {
+	return wrap(rebuildIndex(db, repo), "rebuilding the index")
+}
+
+// rebuildIndex fills the mirrors anew, page by page. One that is cut short begins again at
+// the next start.
+func rebuildIndex(db *bbolt.DB, repo *pds.Repo) error {
+	err := db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{crewBucket, layersBucket} {
 			if err := tx.DeleteBucket(name); err != nil {
 				return err
@@ -78,11 +71,28 @@ func ensureIndex(db *bbolt.DB, repo *pds.Repo) error {
 				return err
 			}
 		}
-		if err := indexChanges(tx, all); err != nil {
-			return err
+		return nil
+	})
+	for _, collection := range []string{atcr.CrewCollection, atcr.LayerCollection} {
+		for cursor, more := "", true; more && err == nil; more = cursor != "" {
+			var page []pds.Record
+			page, cursor, err = repo.Records(collection, pds.ListOptions{Limit: 1000, Cursor: cursor})
+			if err != nil {
+				break
+			}
+			changes := make([]pds.Change, len(page))
+			for i, r := range page {
+				changes[i] = pds.Change{Path: r.Path, CID: r.CID, New: r.Value}
+			}
+			err = db.Update(func(tx *bbolt.Tx) error { return indexChanges(tx, changes) })
 		}
+	}
+	if err != nil {
+		return err
+	}
+	return db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(metaBucket).Put(indexVersionKey, indexVersion)
-	}), "rebuilding the index")
+	})
 }
 
 func wrap(err error, doing string) error {
@@ -102,7 +112,7 @@ func indexChanges(tx *bbolt.Tx, changes []pds.Change) error {
 		collection, rkey, _ := strings.Cut(c.Path, "/")
 		switch collection {
 		case atcr.CrewCollection:
-			if err := mirror(tx.Bucket(crewBucket), c, crewKey(rkey), func(new []byte) []byte { return new }); err != nil {
+			if err := mirror(tx.Bucket(crewBucket), c, crewKey(rkey), func(record []byte) []byte { return record }); err != nil {
 				return err
 			}
 		case atcr.LayerCollection:
@@ -133,7 +143,7 @@ func crewKey(rkey string) func([]byte) []byte {
 		if record == nil || atcr.Decode(record, &crew) != nil {
 			return nil
 		}
-		return join(crew.Member, rkey)
+		return join(pds.NormalizeDID(crew.Member), rkey)
 	}
 }
 
@@ -207,17 +217,6 @@ type layer struct {
 type tallies struct {
 	Pushes int64 `json:"pushes,omitempty"`
 	Pulls  int64 `json:"pulls,omitempty"`
-}
-
-// tally returns the counts of a repository, which it adds where they are missing.
-func (m *manifest) tally(repository string) *tallies {
-	if m.Counts == nil {
-		m.Counts = make(map[string]*tallies)
-	}
-	if m.Counts[repository] == nil {
-		m.Counts[repository] = new(tallies)
-	}
-	return m.Counts[repository]
 }
 
 // loadManifest returns nil where the manifest has not been announced.

@@ -31,6 +31,7 @@ const (
 	maxMediaType      = 256
 	maxTag            = 128
 	maxDescriptors    = 1000 // layers, or manifests of an index
+	maxRepositories   = 100  // that one manifest is in
 )
 
 // Descriptor names a blob or manifest, as OCI descriptors do. Fields that the hold has no
@@ -96,6 +97,7 @@ func (in *Announcement) check() (blobs.Digest, error) {
 	if _, err := syntax.ParseDID(in.UserDID); err != nil {
 		return bad("userDid is not a DID")
 	}
+	in.UserDID = pds.NormalizeDID(in.UserDID)
 	if in.Repository == "" || !isText(in.Repository, maxRepository) {
 		return bad("repository must be a name of 1 to %d bytes", maxRepository)
 	}
@@ -158,7 +160,9 @@ func (h *Hold) pushed(ctx context.Context, c Caller, in Announcement, uri string
 		if err != nil {
 			return err
 		}
-		m.name(layers, configs, in.Manifest.Manifests)
+		if err := m.name(layers, configs, in.Manifest.Manifests, in.Repository); err != nil {
+			return err
+		}
 		named := slices.Clone(configs)
 		for _, l := range layers {
 			named = append(named, l.Digest)
@@ -169,7 +173,7 @@ func (h *Hold) pushed(ctx context.Context, c Caller, in Announcement, uri string
 		if created, err = h.addLayers(tx, in.UserDID, uri, m); err != nil {
 			return err
 		}
-		m.tally(in.Repository).Pushes++
+		m.Counts[in.Repository].Pushes++
 		if err := h.count(tx, in.UserDID, in.Repository, m.Private, tallies{Pushes: 1}); err != nil {
 			return err
 		}
@@ -234,8 +238,9 @@ func (h *Hold) announceable(ctx context.Context, c Caller, digest string) (blobs
 	return blob, err
 }
 
-// name adds what an announcement names to what is remembered of the manifest.
-func (m *manifest) name(layers []layer, configs []string, manifests []Descriptor) {
+// name adds what an announcement names to what is remembered of the manifest. The same
+// digest always names the same, so what goes beyond the bounds was never one manifest.
+func (m *manifest) name(layers []layer, configs []string, manifests []Descriptor, repository string) error {
 	for _, l := range layers {
 		if !slices.ContainsFunc(m.Layers, func(have layer) bool { return have.Digest == l.Digest }) {
 			m.Layers = append(m.Layers, l)
@@ -249,6 +254,17 @@ func (m *manifest) name(layers []layer, configs []string, manifests []Descriptor
 			m.Manifests = append(m.Manifests, d.Digest)
 		}
 	}
+	if m.Counts == nil {
+		m.Counts = make(map[string]*tallies)
+	}
+	if m.Counts[repository] == nil {
+		m.Counts[repository] = new(tallies)
+	}
+	if len(m.Layers) > maxDescriptors || len(m.Manifests) > maxDescriptors || len(m.Counts) > maxRepositories {
+		return fmt.Errorf("%w: announcements of this manifest named more than %d layers, %d manifests or %d repositories",
+			ErrInvalidRequest, maxDescriptors, maxDescriptors, maxRepositories)
+	}
+	return nil
 }
 
 // withVisibility loads the manifest and, where it was announced with the other visibility,
@@ -266,10 +282,7 @@ func (h *Hold) withVisibility(tx *pds.Tx, uri string, private bool) (*manifest, 
 	}
 	user := syntax.ATURI(uri).Authority().String()
 	for repository, n := range m.Counts {
-		if err := h.count(tx, user, repository, m.Private, tallies{Pushes: -n.Pushes, Pulls: -n.Pulls}); err != nil {
-			return nil, err
-		}
-		if err := h.count(tx, user, repository, private, *n); err != nil {
+		if err := h.moveCounts(tx, user, repository, private, *n); err != nil {
 			return nil, err
 		}
 	}
@@ -322,29 +335,37 @@ func deleteLayers(tx *pds.Tx, uri string) error {
 	})
 }
 
-// pulled: see NotifyManifest. Anyone may say that they pulled what they may read.
+// pulled: see NotifyManifest. Anyone may say that they pulled what they may read. It counts
+// where a push has made something to count, so that nobody fills the repository with names
+// of their own.
 func (h *Hold) pulled(ctx context.Context, c Caller, in Announcement, uri string) (Announced, error) {
 	if err := h.mayPull(c, in.UserDID, uri); err != nil {
 		return Announced{}, err
 	}
+	var counted bool
 	_, err := h.Repo().Update(ctx, func(tx *pds.Tx) error {
 		m, err := loadManifest(tx.Bolt(), uri)
 		if err != nil {
 			return err
 		}
-		if err := h.count(tx, in.UserDID, in.Repository, m != nil && m.Private, tallies{Pulls: 1}); err != nil {
+		private := m != nil && m.Private
+		stored, err := statsAt(tx, atcr.StatsPath(in.UserDID, in.Repository), private)
+		if counted = stored != nil; err != nil || !counted {
 			return err
 		}
-		if m == nil {
+		if err := h.count(tx, in.UserDID, in.Repository, private, tallies{Pulls: 1}); err != nil {
+			return err
+		}
+		if m == nil || m.Counts[in.Repository] == nil {
 			return nil
 		}
-		m.tally(in.Repository).Pulls++
+		m.Counts[in.Repository].Pulls++
 		return saveManifest(tx.Bolt(), uri, m)
 	})
 	if err != nil {
 		return Announced{}, wrap(err, "noting the pull of "+uri)
 	}
-	return Announced{Success: true, Operation: "pull", StatsUpdated: true}, nil
+	return Announced{Success: true, Operation: "pull", StatsUpdated: counted}, nil
 }
 
 // mayPull decides who can say that they pulled a manifest: who could have.
@@ -363,54 +384,4 @@ func (h *Hold) mayPull(c Caller, user, uri string) error {
 		return nil
 	}
 	return ErrForbidden
-}
-
-// count adds to the push and pull counts of a repository: to its stats record, or, for
-// private manifests, to an entry of the same shape in the index.
-func (h *Hold) count(tx *pds.Tx, owner, repository string, private bool, n tallies) error {
-	path := atcr.StatsPath(owner, repository)
-	stored, err := statsAt(tx, path, private)
-	if err != nil {
-		return err
-	}
-	stats := atcr.Stats{OwnerDID: owner, Repository: repository}
-	if stored != nil {
-		if err := atcr.Decode(stored, &stats); err != nil {
-			return fmt.Errorf("reading %s: %w", path, err)
-		}
-	}
-
-	now := h.timestamp()
-	stats.PushCount = max(0, stats.PushCount+n.Pushes)
-	stats.PullCount = max(0, stats.PullCount+n.Pulls)
-	stats.UpdatedAt = now
-	if n.Pushes > 0 {
-		stats.LastPush = &now
-	}
-	if n.Pulls > 0 {
-		stats.LastPull = &now
-	}
-	switch {
-	case !private && n.Pushes+n.Pulls < 0 && stats.PushCount+stats.PullCount == 0:
-		return tx.Delete(path) // all that was public has become private, the name too
-	case !private:
-		return put(tx, path, stored, &stats)
-	}
-	value, err := atcr.Encode(&stats)
-	if err != nil {
-		return err
-	}
-	return tx.Bolt().Bucket(privateStatsBucket).Put([]byte(path), value)
-}
-
-// statsAt returns nil where nothing has been counted yet.
-func statsAt(tx *pds.Tx, path string, private bool) ([]byte, error) {
-	if private {
-		return tx.Bolt().Bucket(privateStatsBucket).Get([]byte(path)), nil
-	}
-	stored, err := tx.Get(path)
-	if errors.Is(err, pds.ErrRecordNotFound) {
-		return nil, nil
-	}
-	return stored.Value, err
 }

@@ -17,7 +17,7 @@ var ErrProtectedRecord = errors.New("this record follows from the hold's configu
 // and a record of one of this hold's own collections must fit its lexicon.
 func (h *Hold) CheckWrite(path string, value []byte) error {
 	collection, _, _ := strings.Cut(path, "/")
-	if collection == atcr.CaptainCollection || path == atcr.CrewPath(h.config.Owner) {
+	if collection == atcr.CaptainCollection || path == crewPath(h.config.Owner) {
 		return fmt.Errorf("%s: %w", path, ErrProtectedRecord)
 	}
 	r := atcr.New(collection)
@@ -31,7 +31,7 @@ func (h *Hold) CheckWrite(path string, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", pds.ErrInvalidRecord, err)
 	}
-	if crew, ok := r.(*atcr.Crew); ok && crew.Member == h.config.Owner {
+	if crew, ok := r.(*atcr.Crew); ok && pds.NormalizeDID(crew.Member) == h.config.Owner {
 		return fmt.Errorf("crew record of the captain: %w", ErrProtectedRecord)
 	}
 	return nil
@@ -42,7 +42,11 @@ func (h *Hold) CheckWrite(path string, value []byte) error {
 func NewPath(tx *pds.Tx, collection string, value []byte) string {
 	var crew atcr.Crew
 	if collection == atcr.CrewCollection && atcr.Decode(value, &crew) == nil {
-		return atcr.CrewPath(crew.Member)
+		return crewPath(crew.Member)
 	}
 	return collection + "/" + tx.NextTID()
 }
+
+// crewPath is where this hold writes the crew record of a member, however their DID is
+// spelled.
+func crewPath(member string) string { return atcr.CrewPath(pds.NormalizeDID(member)) }

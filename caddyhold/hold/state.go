@@ -28,8 +28,8 @@ const KeyFile = "signing.key"
 // lockTimeout bounds the wait for the lock of the database file.
 const lockTimeout = 5 * time.Second
 
-// ErrLocked says that another process has the database open.
-var ErrLocked = errors.New("the database is open in another process")
+// ErrLocked says that somebody else has the database open.
+var ErrLocked = errors.New("the database is open in another process, or still being closed in this one")
 
 // Options says where a hold lives and who it is. None of it can change while the State
 // is open.
