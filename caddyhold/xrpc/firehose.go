@@ -22,6 +22,9 @@ const (
 	frameTimeout = 30 * time.Second
 )
 
+// maxConsumers bounds who follows the firehose at once.
+const maxConsumers = 10_000
+
 // subscribeRepos answers com.atproto.sync.subscribeRepos, the firehose
 // (https://atproto.com/specs/event-stream): a WebSocket of binary frames.
 func (s *Server) subscribeRepos(w http.ResponseWriter, r *http.Request) error {
@@ -37,6 +40,9 @@ func (s *Server) subscribeRepos(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
 		return &Error{Status: http.StatusUpgradeRequired, Name: "InvalidRequest", Message: "this method is a WebSocket"}
+	}
+	if s.hold.Repo().Consumers() >= maxConsumers {
+		return &Error{Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable", Message: "too many consumers", RetryAfter: retryAfter}
 	}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // public data: any origin may read it
@@ -56,7 +62,7 @@ func firehoseCursor(q params) (*int64, error) {
 	}
 	n, err := strconv.ParseInt(q.get("cursor"), 10, 64)
 	if err != nil || n < 0 {
-		return nil, invalidRequest("cursor must be an integer")
+		return nil, invalidRequest("cursor must be an integer of 0 or more")
 	}
 	return &n, nil
 }

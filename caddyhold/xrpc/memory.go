@@ -13,16 +13,19 @@ import (
 const (
 	maxIssuers = 10_000
 	maxSpent   = 100_000
+	maxExports = 32
 )
 
 // Memory is what a [Server] remembers from request to request and from configuration to
-// configuration: the keys of token issuers, and the ids of tokens that are used up.
+// configuration: the keys of token issuers, the ids of tokens that are used up, and how many
+// exports are under way.
 type Memory struct {
 	mu      sync.Mutex
 	issuers map[issuerKey]issuerEntry
 	spent   map[string]time.Time // "issuer jti" → when the token expires
 
 	lookups singleflight.Group
+	exports chan struct{} // an element for each that is under way
 }
 
 // issuerKey keeps what one configuration's directory said apart from another's.
@@ -43,6 +46,7 @@ func NewMemory() *Memory {
 	return &Memory{
 		issuers: make(map[issuerKey]issuerEntry),
 		spent:   make(map[string]time.Time),
+		exports: make(chan struct{}, maxExports),
 	}
 }
 

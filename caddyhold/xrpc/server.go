@@ -35,6 +35,7 @@ type Server struct {
 	Options
 	hold   *hold.Hold
 	tokens *verifier
+	health health
 }
 
 // New returns a Server.
@@ -74,7 +75,7 @@ var wellKnown = map[string]endpoint{
 }
 
 var methods = map[string]endpoint{
-	"_health": query((*Server).health),
+	"_health": query((*Server).serveHealth),
 
 	"com.atproto.server.describeServer":  query((*Server).describeServer),
 	"com.atproto.identity.resolveHandle": query((*Server).resolveHandle),

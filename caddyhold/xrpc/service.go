@@ -1,21 +1,24 @@
 package xrpc
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/caddyhold/caddyhold/caddyhold/pds"
 )
 
-// health answers _health: the version, and 503 while the storage of blobs is away.
-func (s *Server) health(w http.ResponseWriter, r *http.Request) error {
+// serveHealth answers _health: the version, and 503 while the storage of blobs is away.
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) error {
 	type status struct {
 		Version string `json:"version"`
 		Error   string `json:"error,omitempty"`
 		Message string `json:"message,omitempty"`
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	if err := s.hold.Blobs().Healthy(r.Context()); err != nil {
+	if err := s.health.check(r.Context(), s.hold.Blobs().Healthy); err != nil {
 		writeJSON(w, http.StatusServiceUnavailable, status{
 			Version: s.Version, Error: "StorageUnavailable",
 			Message: "the storage of blobs does not answer; records are served",
@@ -23,6 +26,27 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return answer(w, status{Version: s.Version})
+}
+
+// healthLifetime is how long storage is not asked again, whoever wants to know.
+const healthLifetime = 2 * time.Second
+
+// health remembers for a moment how the storage is.
+type health struct {
+	mu      sync.Mutex
+	checked time.Time
+	err     error
+}
+
+func (h *health) check(ctx context.Context, ask func(context.Context) error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.checked) < healthLifetime {
+		return h.err
+	}
+	h.err = ask(context.WithoutCancel(ctx)) // the answer is for others too
+	h.checked = time.Now()
+	return h.err
 }
 
 // describeServer answers com.atproto.server.describeServer. A hold has no accounts to open.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"go.uber.org/zap"
 )
 
 // Bounds of com.atproto.sync queries.
@@ -14,6 +16,7 @@ const (
 	maxBlocks      = 1000
 	carChunk       = 64 << 10
 	carWriteStall  = 30 * time.Second // a client that takes nothing for so long is gone
+	carTimeout     = time.Hour
 	carContentType = "application/vnd.ipld.car"
 )
 
@@ -158,16 +161,32 @@ func (s *Server) getBlocks(w http.ResponseWriter, r *http.Request) error {
 }
 
 // sendCAR streams what write writes. An error before the first chunk is answered; after it
-// the connection is cut, so that a broken CAR never looks like a whole one.
+// the connection is cut, so that a broken CAR never looks like a whole one. While it runs
+// the database cannot be closed, so it ends when the hold goes away, and how many run at
+// once is bounded.
 func (s *Server) sendCAR(w http.ResponseWriter, r *http.Request, write func(context.Context, io.Writer) error) error {
-	h := w.Header()
-	h.Set("Content-Type", carContentType)
-	if r.Method == http.MethodHead {
-		return nil
+	select {
+	case s.Memory.exports <- struct{}{}:
+		defer func() { <-s.Memory.exports }()
+	default:
+		return &Error{Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable", Message: "too many exports are under way", RetryAfter: retryAfter}
 	}
-	out := &stream{w: w, control: http.NewResponseController(w)}
-	defer out.control.SetWriteDeadline(time.Time{}) //nolint:errcheck // as in send
-	err := write(r.Context(), out)
+	ctx, cancel := context.WithTimeout(r.Context(), carTimeout)
+	defer cancel()
+	out := &stream{w: w, control: http.NewResponseController(w), discard: r.Method == http.MethodHead}
+	ended := make(chan struct{})
+	defer func() { close(ended); out.unlimited() }()
+	go func() {
+		select {
+		case <-s.Done:
+			cancel()
+			out.cut()
+		case <-ended:
+		}
+	}()
+
+	w.Header().Set("Content-Type", carContentType)
+	err := write(ctx, out)
 	if err == nil {
 		err = out.flush()
 	}
@@ -177,6 +196,9 @@ func (s *Server) sendCAR(w http.ResponseWriter, r *http.Request, write func(cont
 	if !out.started {
 		return err
 	}
+	if r.Context().Err() == nil && out.err == nil {
+		s.Logger.Error("export failed", zap.String("path", r.URL.Path), zap.Error(err))
+	}
 	panic(http.ErrAbortHandler)
 }
 
@@ -185,8 +207,13 @@ func (s *Server) sendCAR(w http.ResponseWriter, r *http.Request, write func(cont
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	discard bool // the request was HEAD
 	buf     []byte
 	started bool
+	err     error // of sending
+
+	mu  sync.Mutex // orders deadlines
+	end bool       // no more deadlines but the one that has passed
 }
 
 // Write buffers p and sends full chunks.
@@ -216,9 +243,31 @@ func (s *stream) flush() error {
 }
 
 func (s *stream) send(p []byte) error {
+	if s.discard {
+		return nil
+	}
 	s.started = true
-	// Where a server has no deadlines to set, its own apply.
-	_ = s.control.SetWriteDeadline(time.Now().Add(carWriteStall))
-	_, err := s.w.Write(p)
-	return err
+	s.deadline(time.Now().Add(carWriteStall))
+	_, s.err = s.w.Write(p)
+	return s.err
 }
+
+// deadline bounds the next write. Where a server has no deadlines to set, its own apply.
+func (s *stream) deadline(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.end {
+		_ = s.control.SetWriteDeadline(t)
+	}
+}
+
+// cut ends a write that is under way, and all that follow.
+func (s *stream) cut() {
+	s.deadline(time.Now().Add(-time.Second))
+	s.mu.Lock()
+	s.end = true
+	s.mu.Unlock()
+}
+
+// unlimited takes the deadline from the connection, which serves other requests next.
+func (s *stream) unlimited() { s.deadline(time.Time{}) }

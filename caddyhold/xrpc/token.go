@@ -170,12 +170,15 @@ func (v *verifier) checkTimes(t *token) error {
 	if *c.Expires <= now-skew {
 		return tokenError("JwtExpired", "the token has expired")
 	}
-	longest := maxLifetime
+	longest, made := maxLifetime, now
 	if v.strict {
 		longest = maxStrictLifetime
+		if c.IssuedAt != nil {
+			made = min(made, *c.IssuedAt+skew)
+		}
 	}
-	if *c.Expires > now+longest.Seconds()+skew {
-		return tokenError("BadJwt", "exp is more than %s ahead", longest)
+	if *c.Expires > made+longest.Seconds()+skew {
+		return tokenError("BadJwt", "the token lives for more than %s", longest)
 	}
 	if c.IssuedAt != nil && *c.IssuedAt > now+skew {
 		return tokenError("BadJwt", "iat is in the future")
@@ -284,5 +287,8 @@ func bearer(r *http.Request) (string, error) {
 	if !strings.EqualFold(scheme, "bearer") {
 		return "", tokenError("AuthRequired", "use Authorization: Bearer with a service token")
 	}
-	return strings.TrimSpace(raw), nil
+	if raw = strings.TrimSpace(raw); raw == "" {
+		return "", tokenError("BadJwt", "the token is empty")
+	}
+	return raw, nil
 }

@@ -194,6 +194,7 @@ func TestTokens(t *testing.T) {
 		{name: "strict: without lxm", strict: true, claims: fields{"lxm": nil}, want: "BadJwtLexiconMethod"},
 		{name: "strict: with the lxm that AppViews use", strict: true, claims: fields{"lxm": "com.atproto.repo.getRecord"}, want: "BadJwtLexiconMethod"},
 		{name: "strict: without jti", strict: true, claims: fields{"jti": nil}, want: "BadJwt"},
+		{name: "strict: made over five minutes before exp", strict: true, claims: fields{"iat": now - 300, "exp": now + 100}, want: "BadJwt"},
 		{name: "strict: exp over five minutes ahead", strict: true, claims: fields{"exp": now + 400}, want: "BadJwt"},
 	}
 	for _, c := range cases {

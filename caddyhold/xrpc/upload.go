@@ -146,6 +146,7 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request) error {
 	for n, p := range in.Parts {
 		parts[n] = blobs.Part{Number: p.PartNumber, ETag: p.ETag}
 	}
+	// Who may not read it (or where that cannot be told) has to prove that they have it.
 	mayRead := s.hold.MayRead(caller, digest) == nil
 	if _, err := s.hold.Blobs().Complete(r.Context(), caller.DID, in.UploadID, digest, parts, mayRead); err != nil {
 		return err
