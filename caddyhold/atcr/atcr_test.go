@@ -11,15 +11,13 @@ import (
 
 const someTime = "2026-01-02T03:04:05.678Z"
 
-func text(s string) *string { return &s }
-
 // records has a valid one of each type, with every optional field.
 func records() map[string]Record {
 	return map[string]Record{
-		CaptainCollection: &Captain{Owner: "did:plc:captain", Public: true, DeployedAt: someTime, Region: text("eu"), Successor: text("did:web:new.example.com")},
-		CrewCollection:    &Crew{Member: "did:plc:crew", Role: "member", Permissions: []string{PermissionRead}, AddedAt: someTime, Tier: text("deckhand")},
+		CaptainCollection: &Captain{Owner: "did:plc:captain", Public: true, DeployedAt: someTime, Region: new("eu"), Successor: new("did:web:new.example.com")},
+		CrewCollection:    &Crew{Member: "did:plc:crew", Role: "member", Permissions: []string{PermissionRead}, AddedAt: someTime, Tier: new("deckhand")},
 		LayerCollection:   &Layer{Digest: "sha256:" + strings.Repeat("0", 64), Size: 1 << 40, MediaType: "application/octet-stream", Manifest: ManifestURI("did:plc:crew", strings.Repeat("1", 64)), UserDID: "did:plc:crew", CreatedAt: someTime},
-		StatsCollection:   &Stats{OwnerDID: "did:plc:crew", Repository: "app", PullCount: 2, PushCount: 1, UpdatedAt: someTime, LastPull: text(someTime), LastPush: text(someTime)},
+		StatsCollection:   &Stats{OwnerDID: "did:plc:crew", Repository: "app", PullCount: 2, PushCount: 1, UpdatedAt: someTime, LastPull: new(someTime), LastPush: new(someTime)},
 	}
 }
 
@@ -93,7 +91,7 @@ func TestValidateRefusesWhatTheLexiconsDo(t *testing.T) {
 	cases := map[string]Record{
 		"captain without owner":       &Captain{DeployedAt: someTime},
 		"captain without time":        &Captain{Owner: "did:plc:captain"},
-		"captain with a long region":  &Captain{Owner: "did:plc:captain", DeployedAt: someTime, Region: text(strings.Repeat("x", 65))},
+		"captain with a long region":  &Captain{Owner: "did:plc:captain", DeployedAt: someTime, Region: new(strings.Repeat("x", 65))},
 		"crew that is no DID":         &Crew{Member: "somebody", Role: "member", AddedAt: someTime},
 		"crew without role":           &Crew{Member: "did:plc:crew", AddedAt: someTime},
 		"crew with a long role":       &Crew{Member: "did:plc:crew", Role: strings.Repeat("x", 33), AddedAt: someTime},

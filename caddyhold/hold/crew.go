@@ -111,7 +111,7 @@ func (h *Hold) membership(did string) (*CrewMembership, error) {
 			return errStop
 		})
 	})
-	if err != nil && err != errStop {
+	if err != nil && !errors.Is(err, errStop) {
 		return nil, wrap(err, "looking up crew "+did)
 	}
 	if path == "" {

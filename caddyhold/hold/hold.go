@@ -1,7 +1,6 @@
 package hold
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -98,7 +97,7 @@ func (h *Hold) mayRead(tx *bbolt.Tx, c Caller, d blobs.Digest) error {
 
 // mayAnnounce says whether the caller can have d in a manifest of theirs: who cannot read
 // a blob and has not uploaded it could else make it public by knowing its digest.
-func (h *Hold) mayAnnounce(ctx context.Context, c Caller, d blobs.Digest) (bool, error) {
+func (h *Hold) mayAnnounce(c Caller, d blobs.Digest) (bool, error) {
 	switch err := h.MayRead(c, d); {
 	case err == nil:
 		return true, nil

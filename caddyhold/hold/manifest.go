@@ -231,7 +231,7 @@ func (h *Hold) announceable(ctx context.Context, c Caller, digest string) (blobs
 	if err != nil {
 		return blobs.Blob{}, err
 	}
-	ok, err := h.mayAnnounce(ctx, c, d)
+	ok, err := h.mayAnnounce(c, d)
 	if err == nil && !ok {
 		err = blobs.ErrBlobNotFound
 	}

@@ -24,7 +24,7 @@ func (s *Server) getBlob(w http.ResponseWriter, r *http.Request) error {
 	if strings.HasPrefix(id, "sha256:") {
 		return s.getOCIBlob(w, r, q, id)
 	}
-	return s.getRecordBlob(w, r, q, id)
+	return s.getRecordBlob(w, q, id)
 }
 
 func (s *Server) getOCIBlob(w http.ResponseWriter, r *http.Request, q params, id string) error {
@@ -84,7 +84,7 @@ func (s *Server) getOCIBlob(w http.ResponseWriter, r *http.Request, q params, id
 	return nil
 }
 
-func (s *Server) getRecordBlob(w http.ResponseWriter, r *http.Request, q params, id string) error {
+func (s *Server) getRecordBlob(w http.ResponseWriter, q params, id string) error {
 	if err := s.checkDID(q); err != nil {
 		return err
 	}

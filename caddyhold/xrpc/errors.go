@@ -74,8 +74,7 @@ const retryAfter = 5 * time.Second
 
 // asError finds the answer for an error of any origin.
 func asError(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	for _, k := range known {
@@ -91,8 +90,7 @@ func asError(err error) *Error {
 		}
 		return e
 	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &Error{Status: http.StatusRequestEntityTooLarge, Name: "PayloadTooLarge", Message: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	}
 	return &Error{Status: http.StatusInternalServerError, Name: "InternalServerError", Message: "the hold failed; its log says why"}

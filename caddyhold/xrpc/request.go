@@ -50,8 +50,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 		}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return err
 	}
 	if err != nil {
@@ -72,8 +71,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 
 // jsonFault says what is wrong in terms of the caller's JSON, not of our types.
 func jsonFault(err error) string {
-	var typed *json.UnmarshalTypeError
-	if errors.As(err, &typed) {
+	if typed, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Sprintf("field %q can not be a %s", typed.Field, typed.Value)
 	}
 	return err.Error()

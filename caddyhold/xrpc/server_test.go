@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -153,9 +154,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 			want [][]string
 		}{nsid, func(as *account.Account) answer {
 			in := map[string]any{"writes": []any{}}
-			for k, v := range record {
-				in[k] = v
-			}
+			maps.Copy(in, record)
 			if nsid == "createRecord" {
 				delete(in, "rkey")
 			}
@@ -576,9 +575,7 @@ func TestRecordErrors(t *testing.T) {
 		for _, method := range []string{"createRecord", "putRecord"} {
 			t.Run(name+" "+method, func(t *testing.T) {
 				sent := map[string]any{"rkey": "one"}
-				for k, v := range in {
-					sent[k] = v
-				}
+				maps.Copy(sent, in)
 				if a := h.post(h.admin, "com.atproto.repo."+method, sent); a.StatusCode != http.StatusBadRequest || a.text(t, "error") != "InvalidRequest" {
 					t.Errorf("%d %s, want 400 InvalidRequest", a.StatusCode, a.body)
 				}
@@ -618,9 +615,7 @@ func TestNotifyManifestErrors(t *testing.T) {
 	h := open(t, hold.Policy{})
 	base := func(change map[string]any) map[string]any {
 		in := map[string]any{"repository": "app", "userDid": h.writer.DID, "manifestDigest": digestOf("manifest"), "manifest": map[string]any{}}
-		for k, v := range change {
-			in[k] = v
-		}
+		maps.Copy(in, change)
 		return in
 	}
 	call := func(change map[string]any) answer {
