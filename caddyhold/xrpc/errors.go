@@ -62,6 +62,7 @@ var known = []struct {
 	{pds.ErrBlobTooLarge, http.StatusRequestEntityTooLarge, "PayloadTooLarge"},
 	{pds.ErrInvalidSwap, http.StatusBadRequest, "InvalidSwap"},
 	{pds.ErrInvalidRecord, http.StatusBadRequest, "InvalidRequest"},
+	{pds.ErrInvalidCursor, http.StatusBadRequest, "InvalidRequest"},
 	{pds.ErrInvalidPath, http.StatusBadRequest, "InvalidRequest"},
 	{pds.ErrRecordExists, http.StatusBadRequest, "InvalidRequest"},
 	{pds.ErrRecordNotFound, http.StatusBadRequest, "RecordNotFound"},

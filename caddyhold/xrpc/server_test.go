@@ -1,6 +1,7 @@
 package xrpc_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bluesky-social/indigo/atproto/repo"
 
 	"github.com/caddyhold/caddyhold/caddyhold/atcr"
 	"github.com/caddyhold/caddyhold/caddyhold/blobs"
@@ -646,4 +649,53 @@ func TestNobodyElseSignsForTheHold(t *testing.T) {
 	token := h.stranger.NewToken(h.did, "")
 	token.Claims["iss"] = h.did
 	h.fails(h.call(nil, http.MethodPost, "io.atcr.hold.initiateUpload", map[string]any{"digest": "x"}, "Authorization", "Bearer "+h.stranger.Sign(token)), http.StatusUnauthorized, "BadJwtSignature")
+}
+
+func TestSync(t *testing.T) {
+	h := open(t, hold.Policy{})
+	h.note("one")
+	latest := h.works(h.get(nil, "com.atproto.sync.getLatestCommit?did="+h.did)).json(t)
+	repos := h.works(h.get(nil, "com.atproto.sync.listRepos")).json(t)["repos"].([]any)
+	if r := repos[0].(map[string]any); len(repos) != 1 || r["did"] != h.did || r["head"] != latest["cid"] || r["rev"] != latest["rev"] || r["active"] != true {
+		t.Errorf("listRepos: %v, want the latest commit %v", repos, latest)
+	}
+	if s := h.works(h.get(nil, "com.atproto.sync.getRepoStatus?did="+h.did)).json(t); s["active"] != true || s["rev"] != latest["rev"] {
+		t.Errorf("getRepoStatus: %v", s)
+	}
+
+	load := func(path string) (*repo.Commit, *repo.Repo) {
+		t.Helper()
+		a := h.works(h.get(nil, path))
+		if got := a.Header.Get("Content-Type"); got != "application/vnd.ipld.car" {
+			t.Errorf("Content-Type %q", got)
+		}
+		commit, r, err := repo.LoadRepoFromCAR(t.Context(), bytes.NewReader(a.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return commit, r
+	}
+	commit, whole := load("com.atproto.sync.getRepo?did=" + h.did)
+	if commit.Rev != latest["rev"] || whole.MST.IsPartial() {
+		t.Errorf("getRepo: rev %s, partial %t", commit.Rev, whole.MST.IsPartial())
+	}
+	_, proof := load("com.atproto.sync.getRecord?did=" + h.did + "&collection=com.example.note&rkey=one")
+	if _, _, err := proof.GetRecordBytes(t.Context(), "com.example.note", "one"); err != nil {
+		t.Errorf("getRecord: %v", err)
+	}
+	_, absent := load("com.atproto.sync.getRecord?did=" + h.did + "&collection=com.example.note&rkey=two")
+	if _, err := absent.GetRecordCID(t.Context(), "com.example.note", "two"); !errors.Is(err, repo.ErrNotFound) {
+		t.Errorf("getRecord of an absent record: %v, want a proof that it is absent", err)
+	}
+	load("com.atproto.sync.getBlocks?did=" + h.did + "&cids=" + latest["cid"].(string) + "&cids=" + commit.Data.String())
+
+	bad := http.StatusBadRequest
+	h.fails(h.get(nil, "com.atproto.sync.getRepo"), bad, "InvalidRequest")
+	h.fails(h.get(nil, "com.atproto.sync.getRepo?did=did:web:else.where"), bad, "RepoNotFound")
+	h.fails(h.get(nil, "com.atproto.sync.getRepo?did="+h.did+"&since=yesterday"), bad, "InvalidRequest")
+	h.fails(h.get(nil, "com.atproto.sync.getBlocks?did="+h.did), bad, "InvalidRequest")
+	h.fails(h.get(nil, "com.atproto.sync.getBlocks?did="+h.did+"&cids=x"), bad, "InvalidRequest")
+	unknown := "com.atproto.sync.getBlocks?did=" + h.did + "&cids=bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+	h.fails(h.get(nil, unknown), bad, "BlockNotFound")
+	h.fails(h.call(nil, http.MethodHead, unknown, nil), bad, "BlockNotFound")
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"go.uber.org/zap"
 )
@@ -37,6 +38,11 @@ func (s *Server) syncParameters(r *http.Request) (params, error) {
 	q, err := parameters(r)
 	if err != nil {
 		return nil, err
+	}
+	if since := q.get("since"); since != "" {
+		if _, err := syntax.ParseTID(since); err != nil {
+			return nil, invalidRequest("since is not a rev")
+		}
 	}
 	return q, s.checkDID(q)
 }
@@ -92,11 +98,6 @@ func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request) error {
 	limit, err := q.limit(500, 1000)
 	if err != nil {
 		return err
-	}
-	if c := q.get("cursor"); c != "" {
-		if _, err := cid.Decode(c); err != nil {
-			return invalidRequest("cursor is not one of this method")
-		}
 	}
 	page, cursor, err := s.hold.Repo().Blobs(q.get("since"), q.get("cursor"), limit)
 	if err != nil {
