@@ -1,6 +1,7 @@
 package xrpc
 
 import (
+	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -14,15 +15,17 @@ const (
 	maxIssuers = 10_000
 	maxSpent   = 100_000
 	maxExports = 32
+	maxProved  = 10_000
 )
 
 // Memory is what a [Server] remembers from request to request and from configuration to
-// configuration: the keys of token issuers, the ids of tokens that are used up, and how many
-// exports are under way.
+// configuration: the keys of token issuers, the tokens whose signature has been verified, the
+// ids of tokens that are used up, and how many exports are under way.
 type Memory struct {
 	mu      sync.Mutex
 	issuers map[issuerKey]issuerEntry
 	spent   map[string]time.Time // "issuer jti" → when the token expires
+	proved  map[[sha256.Size]byte]atcrypto.PublicKey
 
 	lookups singleflight.Group
 	exports chan struct{} // an element for each that is under way
@@ -46,6 +49,7 @@ func NewMemory() *Memory {
 	return &Memory{
 		issuers: make(map[issuerKey]issuerEntry),
 		spent:   make(map[string]time.Time),
+		proved:  make(map[[sha256.Size]byte]atcrypto.PublicKey),
 		exports: make(chan struct{}, maxExports),
 	}
 }
@@ -79,15 +83,36 @@ func (m *Memory) issuer(k issuerKey) (issuerEntry, bool) {
 	return e, ok
 }
 
-// setIssuer makes room by forgetting others at random: they can be looked up again.
 func (m *Memory) setIssuer(k issuerKey, e issuerEntry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, known := m.issuers[k]; !known && len(m.issuers) >= maxIssuers {
-		for other := range m.issuers {
-			delete(m.issuers, other)
-			break
-		}
-	}
+	makeRoom(m.issuers, k, maxIssuers)
 	m.issuers[k] = e
+}
+
+// isProved says whether the token with this hash has been seen to be signed by key. A key
+// that was fetched anew counts as another, so that nothing outlives a rotation.
+func (m *Memory) isProved(token [sha256.Size]byte, key atcrypto.PublicKey) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.proved[token] == key
+}
+
+func (m *Memory) setProved(token [sha256.Size]byte, key atcrypto.PublicKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	makeRoom(m.proved, token, maxProved)
+	m.proved[token] = key
+}
+
+// makeRoom forgets an entry at random where a new one would be too many: what is forgotten
+// can be found out again.
+func makeRoom[K comparable, V any](m map[K]V, k K, most int) {
+	if _, known := m[k]; known || len(m) < most {
+		return
+	}
+	for other := range m {
+		delete(m, other)
+		return
+	}
 }

@@ -2,11 +2,13 @@ package xrpc
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -229,13 +231,13 @@ func (v *verifier) checkMethod(t *token, method string) error {
 // the key fetched anew, once.
 func (v *verifier) checkSignature(ctx context.Context, t *token, issuer syntax.DID) error {
 	if issuer.String() == v.audience {
-		return t.checkSignedBy(v.own)
+		return v.checkSignedBy(t, v.own)
 	}
 	key, err := v.issuers.key(ctx, issuer)
 	if err != nil {
 		return err
 	}
-	err = t.checkSignedBy(key)
+	err = v.checkSignedBy(t, key)
 	if err == nil {
 		return nil
 	}
@@ -243,7 +245,20 @@ func (v *verifier) checkSignature(ctx context.Context, t *token, issuer syntax.D
 	if lookupErr != nil || fresh.Equal(key) {
 		return err
 	}
-	return t.checkSignedBy(fresh)
+	return v.checkSignedBy(t, fresh)
+}
+
+// checkSignedBy verifies a signature once: AppViews make many calls with one token.
+func (v *verifier) checkSignedBy(t *token, key atcrypto.PublicKey) error {
+	hash := sha256.Sum256(slices.Concat(t.signed, t.signature))
+	if v.memory.isProved(hash, key) {
+		return nil
+	}
+	if err := t.checkSignedBy(key); err != nil {
+		return err
+	}
+	v.memory.setProved(hash, key)
+	return nil
 }
 
 // checkSignedBy accepts high-S signatures too: unlike commits, JWTs come from libraries that
