@@ -32,7 +32,7 @@ func (FileSystem) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders.
 func (f *FileSystem) Provision(caddy.Context) error {
-	return replacePlaceholders(map[string]*string{"root": &f.Root})
+	return replacePlaceholders(field{"root", &f.Root})
 }
 
 // UnmarshalCaddyfile sets up the storage from Caddyfile tokens. Syntax:

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddyhold/caddyhold/caddyhold/hold"
+	"github.com/caddyhold/caddyhold/caddyhold/pds"
 )
 
 func init() {
@@ -77,7 +78,8 @@ type Handler struct {
 	// captain record. Default: not said.
 	Region string `json:"region,omitempty"`
 
-	// Accept identities on loopback, over plain HTTP. For tests only.
+	// Accept identities on loopback addresses of this machine, and over plain HTTP; those on
+	// private networks stay refused. For tests only.
 	// Default: false.
 	TestMode bool `json:"test_mode,omitempty"`
 
@@ -129,10 +131,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.replacePlaceholders(); err != nil {
 		return err
 	}
-	if err := h.setDefaults(); err != nil {
-		return err
-	}
-	if err := h.check(); err != nil {
+	h.setDefaults()
+	if err := h.normalize(); err != nil {
 		return err
 	}
 	storage, err := ctx.LoadModule(h, "StorageRaw")
@@ -148,40 +148,40 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) replacePlaceholders() error {
-	return replacePlaceholders(map[string]*string{
-		"public_url": &h.PublicURL, "owner": &h.Owner, "data_dir": &h.DataDir,
-		"signing_key": &h.SigningKey, "token_methods": &h.Access.TokenMethods,
-		"upload_url": &h.UploadURL, "plc_directory": &h.PLCDirectory, "region": &h.Region,
-	})
+	return replacePlaceholders(
+		field{"public_url", &h.PublicURL}, field{"owner", &h.Owner}, field{"data_dir", &h.DataDir},
+		field{"signing_key", &h.SigningKey}, field{"token_methods", &h.Access.TokenMethods},
+		field{"upload_url", &h.UploadURL}, field{"plc_directory", &h.PLCDirectory}, field{"region", &h.Region},
+	)
 }
 
-// replacePlaceholders resolves the placeholders in fields, by their names. One that is not
-// known is an error; one that is known and empty, such as an unset environment variable,
-// leaves the field empty, which means its default.
-func replacePlaceholders(fields map[string]*string) error {
+// field is a text field and its name, for errors about it.
+type field struct {
+	name  string
+	value *string
+}
+
+// replacePlaceholders resolves the placeholders in fields. One that is not known is an error;
+// one that is known and empty, such as an unset environment variable, leaves the field empty,
+// which means its default.
+func replacePlaceholders(fields ...field) error {
 	repl := caddy.NewReplacer()
-	for name, field := range fields {
-		value, err := repl.ReplaceOrErr(*field, false, true)
+	for _, f := range fields {
+		value, err := repl.ReplaceOrErr(*f.value, false, true)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		*field = value
+		*f.value = value
 	}
 	return nil
 }
 
-func (h *Handler) setDefaults() (err error) {
+func (h *Handler) setDefaults() {
 	if h.DataDir == "" {
 		h.DataDir = filepath.Join(caddy.AppDataDir(), "atcr_hold")
 	}
-	if h.DataDir, err = canonicalPath(h.DataDir); err != nil {
-		return fmt.Errorf("data_dir: %w", err)
-	}
 	if h.SigningKey == "" {
 		h.SigningKey = filepath.Join(h.DataDir, hold.KeyFile)
-	}
-	if h.SigningKey, err = canonicalPath(h.SigningKey); err != nil {
-		return fmt.Errorf("signing_key: %w", err)
 	}
 	if h.StorageRaw == nil {
 		h.StorageRaw = json.RawMessage(`{"driver":"filesystem"}`)
@@ -199,20 +199,34 @@ func (h *Handler) setDefaults() (err error) {
 	if h.PLCDirectory == "" {
 		h.PLCDirectory = defaultPLCDirectory
 	}
+}
+
+// normalize gives paths and URLs that mean the same one spelling, since they are compared
+// with those of other handlers and of the hold that is open.
+func (h *Handler) normalize() (err error) {
+	for _, path := range []field{{"data_dir", &h.DataDir}, {"signing_key", &h.SigningKey}} {
+		if *path.value, err = canonicalPath(*path.value); err != nil {
+			return fmt.Errorf("%s: %w", path.name, err)
+		}
+	}
+	for _, base := range []field{{"public_url", &h.PublicURL}, {"upload_url", &h.UploadURL}} {
+		if *base.value == "" {
+			continue
+		}
+		if *base.value, err = origin(*base.value); err != nil {
+			return fmt.Errorf("%s: %w", base.name, err)
+		}
+	}
 	return nil
 }
 
-func (h *Handler) check() (err error) {
+// Validate checks what Provision has filled in.
+func (h *Handler) Validate() error {
 	if h.PublicURL == "" {
 		return errors.New("public_url is required")
 	}
-	if h.PublicURL, err = origin(h.PublicURL); err != nil {
+	if _, err := pds.DIDForURL(h.PublicURL); err != nil {
 		return fmt.Errorf("public_url: %w", err)
-	}
-	if h.UploadURL != "" {
-		if h.UploadURL, err = origin(h.UploadURL); err != nil {
-			return fmt.Errorf("upload_url: %w", err)
-		}
 	}
 	if _, err := parseHTTPURL(h.PLCDirectory); err != nil {
 		return fmt.Errorf("plc_directory: %w", err)
@@ -260,5 +274,6 @@ func parseHTTPURL(s string) (*url.URL, error) {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

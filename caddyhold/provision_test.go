@@ -27,6 +27,8 @@ func TestProvisionRefuses(t *testing.T) {
 		"a public URL of another scheme":    {object{"public_url": "ftp://hold.example.com"}, "is no http or https URL"},
 		"a public URL with a path":          {object{"public_url": "https://example.com/hold"}, "more than a scheme"},
 		"a public URL with a password":      {object{"public_url": "https://me:hunter2@example.com"}, "me:xxxxx@"},
+		"a public URL that has no DID":      {object{"public_url": "http://[::1]:8080"}, "public_url: "},
+		"a public URL of a host with space": {object{"public_url": "https://hold%20x.example.com"}, "public_url: "},
 		"an upload URL with a query":        {object{"upload_url": "https://example.com?x=y"}, "upload_url: "},
 		"a PLC directory that is no URL":    {object{"plc_directory": "plc"}, "plc_directory: "},
 		"an owner that is no DID":           {object{"owner": "@alice.example.com"}, "owner: "},
@@ -55,7 +57,7 @@ func TestProvisionAccepts(t *testing.T) {
 	for name, changes := range map[string]object{
 		"the least":                 nil,
 		"a slash after the host":    {"public_url": "https://hold.example.com/"},
-		"an IPv6 address":           {"public_url": "http://[::1]:8080"},
+		"an upload URL at IPv6":     {"upload_url": "http://[::1]:8080"},
 		"empty environment":         {"owner": "{env.PROVISION_TEST_UNSET}", "storage": object{"driver": "filesystem", "root": "{env.PROVISION_TEST_UNSET}"}},
 		"secrets from environment":  {"storage": object{"driver": "s3", "bucket": "b", "access_key": "{env.PROVISION_TEST_SECRET}", "secret_key": "{env.PROVISION_TEST_SECRET}"}},
 		"an S3 that is not there":   {"storage": object{"driver": "s3", "bucket": "b", "endpoint": "http://127.0.0.1:1"}},
@@ -69,6 +71,21 @@ func TestProvisionAccepts(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Of several mistakes it is always the first that is reported.
+func TestProvisionReportsInOrder(t *testing.T) {
+	for range 10 {
+		unknown := "{http.request.host}"
+		changes := object{"public_url": unknown, "owner": unknown, "data_dir": unknown, "upload_url": unknown, "region": unknown}
+		if err := provision(t, changes); !contains(err, "public_url: ") {
+			t.Fatalf("got %v", err)
+		}
+		storage := object{"driver": "s3", "bucket": "b", "endpoint": "here", "public_endpoint": "there"}
+		if err := provision(t, object{"storage": storage}); !contains(err, ": endpoint: ") {
+			t.Fatalf("got %v", err)
+		}
 	}
 }
 

@@ -57,32 +57,33 @@ func (S3) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision resolves placeholders, sets the defaults and checks the rest.
+// Provision resolves placeholders and sets the defaults.
 func (s *S3) Provision(caddy.Context) error {
-	err := replacePlaceholders(map[string]*string{
-		"bucket": &s.Bucket, "region": &s.Region, "endpoint": &s.Endpoint,
-		"public_endpoint": &s.PublicEndpoint, "prefix": &s.Prefix,
-		"access_key": &s.AccessKey, "secret_key": &s.SecretKey,
-	})
+	err := replacePlaceholders(
+		field{"bucket", &s.Bucket}, field{"region", &s.Region}, field{"endpoint", &s.Endpoint},
+		field{"public_endpoint", &s.PublicEndpoint}, field{"prefix", &s.Prefix},
+		field{"access_key", &s.AccessKey}, field{"secret_key", &s.SecretKey},
+	)
 	if err != nil {
 		return err
 	}
 	if s.Region == "" {
 		s.Region = defaultS3Region
 	}
-	return s.check()
+	return nil
 }
 
-func (s *S3) check() error {
+// Validate checks what Provision has filled in.
+func (s *S3) Validate() error {
 	if s.Bucket == "" {
 		return errors.New("bucket is required")
 	}
-	for name, endpoint := range map[string]string{"endpoint": s.Endpoint, "public_endpoint": s.PublicEndpoint} {
-		if endpoint == "" {
+	for _, endpoint := range []field{{"endpoint", &s.Endpoint}, {"public_endpoint", &s.PublicEndpoint}} {
+		if *endpoint.value == "" {
 			continue
 		}
-		if _, err := parseHTTPURL(endpoint); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if _, err := parseHTTPURL(*endpoint.value); err != nil {
+			return fmt.Errorf("%s: %w", endpoint.name, err)
 		}
 	}
 	if (s.AccessKey == "") != (s.SecretKey == "") {
@@ -139,5 +140,6 @@ func (s *S3) OpenStorage(ctx context.Context, _ string) (blobs.Driver, func() er
 var (
 	_ Storage               = (*S3)(nil)
 	_ caddy.Provisioner     = (*S3)(nil)
+	_ caddy.Validator       = (*S3)(nil)
 	_ caddyfile.Unmarshaler = (*S3)(nil)
 )
