@@ -78,8 +78,7 @@ type Handler struct {
 	// captain record. Default: not said.
 	Region string `json:"region,omitempty"`
 
-	// Accept identities on loopback addresses of this machine, and over plain HTTP; those on
-	// private networks stay refused. For tests only.
+	// Accept identities on loopback, over plain HTTP. For tests only.
 	// Default: false.
 	TestMode bool `json:"test_mode,omitempty"`
 
