@@ -78,8 +78,8 @@ type Handler struct {
 	// captain record. Default: not said.
 	Region string `json:"region,omitempty"`
 
-	// Accept identities on loopback, over plain HTTP. For tests only.
-	// Default: false.
+	// Accept identities on loopback too, there over plain HTTP. Those on private networks stay
+	// refused. For tests only. Default: false.
 	TestMode bool `json:"test_mode,omitempty"`
 
 	service *service
