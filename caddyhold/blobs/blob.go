@@ -32,8 +32,7 @@ func (s *Service) Stat(ctx context.Context, d Digest) (Blob, error) {
 	return r.blob(d), nil
 }
 
-// UploadedBy says whether owner has completed an upload of d, which has proved
-// that they have its content or could read it.
+// UploadedBy says whether owner has uploaded the content of d.
 func (s *Service) UploadedBy(d Digest, owner string) (bool, error) {
 	var has bool
 	err := s.store.db.View(func(tx *bbolt.Tx) error {

@@ -65,19 +65,19 @@ func (s *Service) complete(ctx context.Context, id string, sess session, d Diges
 		return Blob{}, err
 	}
 	if exists && mayRead {
-		return s.finish(ctx, id, sess, d, existing, true)
+		return s.finish(ctx, id, sess, d, existing, outcome{leftover: true})
 	}
 	sess, err = s.assemble(ctx, id, sess, d, parts)
 	if err != nil {
 		return Blob{}, err
 	}
 	upload, object := Upload{ID: id, Handle: sess.Handle}, Object{Size: sess.Size, Version: sess.Version}
-	placed, leftover := existing, true
+	placed, end := existing, outcome{leftover: true, proved: true}
 	if exists {
 		err = s.driver.Verify(ctx, upload, object, d)
 	} else {
 		placed, err = s.place(ctx, upload, object, d)
-		leftover = placed.Object == "" // else the blob is the upload's object
+		end.leftover = placed.Object == "" // else the blob is the upload's object
 	}
 	if errors.Is(err, ErrDigestMismatch) {
 		return Blob{}, s.reject(ctx, id, sess, err)
@@ -86,7 +86,7 @@ func (s *Service) complete(ctx context.Context, id string, sess session, d Diges
 		return Blob{}, fmt.Errorf("verifying %s: %w", d, err)
 	}
 	s.store.crash("complete: placed")
-	return s.finish(ctx, id, sess, d, placed, leftover)
+	return s.finish(ctx, id, sess, d, placed, end)
 }
 
 // completedBefore answers for a session that is done.
@@ -148,18 +148,26 @@ func (s *Service) place(ctx context.Context, u Upload, o Object, d Digest) (row,
 	return r, nil
 }
 
+// outcome is how an upload came to its end.
+type outcome struct {
+	leftover bool // it has left something in the storage
+	proved   bool // its content was verified, so its owner has that content
+}
+
 // finish makes the blob exist and the session done, at once, and removes what
 // the upload has left in the storage, if anything.
-func (s *Service) finish(ctx context.Context, id string, sess session, d Digest, r row, leftover bool) (Blob, error) {
+func (s *Service) finish(ctx context.Context, id string, sess session, d Digest, r row, end outcome) (Blob, error) {
 	now := s.store.now().UTC()
 	r.LastUsed = now
-	sess.State, sess.Digest, sess.LastUsed, sess.Leftover = stateDone, d, now, leftover
+	sess.State, sess.Digest, sess.LastUsed, sess.Leftover = stateDone, d, now, end.leftover
 	err := s.store.db.Update(func(tx *bbolt.Tx) error {
 		if err := putRow(tx, s.storage, d, r); err != nil {
 			return err
 		}
-		if err := putUploader(tx, d, sess.Owner, now); err != nil {
-			return err
+		if end.proved {
+			if err := putUploader(tx, d, sess.Owner, now); err != nil {
+				return err
+			}
 		}
 		return putSession(tx, id, sess)
 	})
@@ -167,7 +175,7 @@ func (s *Service) finish(ctx context.Context, id string, sess session, d Digest,
 		return Blob{}, fmt.Errorf("recording blob %s: %w", d, err)
 	}
 	s.store.crash("complete: verified")
-	if leftover {
+	if end.leftover {
 		s.clean(ctx, id, sess)
 	}
 	return r.blob(d), nil

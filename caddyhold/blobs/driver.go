@@ -9,6 +9,8 @@ import (
 const (
 	// MaxParts is the highest part number: what S3 allows.
 	MaxParts = 10_000
+	// MaxPartSize is the size of the largest part, in bytes: what S3 allows.
+	MaxPartSize = 5 << 30
 
 	// StagingPrefix is where drivers keep uploads in progress, one directory or
 	// key space for each upload's ID.

@@ -17,6 +17,10 @@ var (
 	ErrInvalidUploadID = errors.New("invalid upload id")
 	// ErrInvalidPartNumber: not in 1…MaxParts.
 	ErrInvalidPartNumber = errors.New("invalid part number")
+	// ErrPartTooLarge: more than MaxPartSize.
+	ErrPartTooLarge = errors.New("part too large")
+	// ErrTooManyUploads: the owner has MaxOpenUploads that are not ended.
+	ErrTooManyUploads = errors.New("too many open uploads")
 	// ErrMissingParts: the parts named are not those that were received.
 	ErrMissingParts = errors.New("missing parts")
 	// ErrUploadFailed: a part could not be read or stored.
@@ -39,7 +43,7 @@ var (
 // terms that callers know.
 func failed(sentinel, err error) error {
 	for _, known := range []error{
-		ErrInvalidDigest, ErrInvalidUploadID, ErrInvalidPartNumber, ErrMissingParts, ErrUploadFailed, ErrCompletionFailed,
+		ErrInvalidDigest, ErrInvalidUploadID, ErrInvalidPartNumber, ErrPartTooLarge, ErrTooManyUploads, ErrMissingParts, ErrUploadFailed, ErrCompletionFailed,
 		ErrAbortFailed, ErrInsufficientStorage, ErrUnavailable, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {

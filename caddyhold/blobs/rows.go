@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ var (
 	rowBucket      = []byte("blobs.rows")      // storage → digest → row
 	uploaderBucket = []byte("blobs.uploaders") // digest, 0, owner → RFC 3339 time
 	usageBucket    = []byte("blobs.usage")     // storage → Usage
+	openBucket     = []byte("blobs.open")      // owner, 0, upload ID → nothing, of live sessions
 
 	urlKeyName = []byte("url-key")
 )
@@ -81,7 +83,7 @@ type Usage struct {
 var errNoRow = errors.New("no such row")
 
 func createBuckets(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{metaBucket, sessionBucket, rowBucket, uploaderBucket, usageBucket} {
+	for _, name := range [][]byte{metaBucket, sessionBucket, rowBucket, uploaderBucket, usageBucket, openBucket} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return fmt.Errorf("creating bucket %s: %w", name, err)
 		}
@@ -100,7 +102,7 @@ func putSession(tx *bbolt.Tx, id string, s session) error {
 		return err
 	}
 	if old.live() != s.live() {
-		if err := countUpload(tx, s.Storage, s.live()); err != nil {
+		if err := countUpload(tx, id, s, s.live()); err != nil {
 			return err
 		}
 	}
@@ -113,7 +115,7 @@ func deleteSession(tx *bbolt.Tx, id string) error {
 		return err
 	}
 	if old.live() {
-		if err := countUpload(tx, old.Storage, false); err != nil {
+		if err := countUpload(tx, id, old, false); err != nil {
 			return err
 		}
 	}
@@ -134,14 +136,27 @@ func eachSession(tx *bbolt.Tx, storage string, fn func(id string, s session)) er
 	})
 }
 
-func countUpload(tx *bbolt.Tx, storage string, more bool) error {
-	return count(tx, storage, func(u *Usage) {
-		if more {
-			u.Uploads++
-		} else {
-			u.Uploads--
-		}
-	})
+// countUpload notes that a session has become live, or has ceased to be.
+func countUpload(tx *bbolt.Tx, id string, s session, live bool) error {
+	open, key, change := tx.Bucket(openBucket), []byte(s.Owner+"\x00"+id), int64(1)
+	err := open.Put(key, nil)
+	if !live {
+		err, change = open.Delete(key), -1
+	}
+	if err != nil {
+		return fmt.Errorf("counting uploads of %s: %w", s.Owner, err)
+	}
+	return count(tx, s.Storage, func(u *Usage) { u.Uploads += change })
+}
+
+// openUploads counts the live sessions of an owner, up to most.
+func openUploads(tx *bbolt.Tx, owner string, most int) int {
+	n, prefix := 0, []byte(owner+"\x00")
+	c := tx.Bucket(openBucket).Cursor()
+	for k, _ := c.Seek(prefix); n < most && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		n++
+	}
+	return n
 }
 
 func getRow(tx *bbolt.Tx, storage string, d Digest) (row, error) {

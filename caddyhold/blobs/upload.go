@@ -9,15 +9,20 @@ import (
 	"net/http"
 	"strings"
 
+	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
 )
+
+// MaxOpenUploads bounds the uploads that one owner can have open.
+const MaxOpenUploads = 1000
 
 // maxHint bounds what a client may say it is going to upload.
 const maxHint = 128
 
 // Initiate opens an upload that belongs to owner. hint is what the client says
 // it will upload, often a placeholder: it must be there, and means nothing.
-// Errors: ErrInvalidDigest for the hint, ErrUnavailable, ErrUploadFailed.
+// Errors: ErrInvalidDigest for the hint, ErrTooManyUploads, ErrUnavailable,
+// ErrUploadFailed.
 func (s *Service) Initiate(ctx context.Context, owner, hint string) (uploadID string, err error) {
 	if hint == "" || len(hint) > maxHint {
 		return "", fmt.Errorf("%w: 1 to %d bytes are wanted", ErrInvalidDigest, maxHint)
@@ -26,7 +31,13 @@ func (s *Service) Initiate(ctx context.Context, owner, hint string) (uploadID st
 	now := s.store.now().UTC()
 	sess := session{Owner: owner, Storage: s.storage, State: stateOpen, Created: now, LastUsed: now}
 	// The row comes first: what Begin leaves in the storage is found by it.
-	if err := s.store.writeSession(id, sess); err != nil {
+	err = s.store.db.Update(func(tx *bbolt.Tx) error {
+		if openUploads(tx, owner, MaxOpenUploads) == MaxOpenUploads {
+			return fmt.Errorf("%w: complete or abort some of them", ErrTooManyUploads)
+		}
+		return putSession(tx, id, sess)
+	})
+	if err != nil {
 		return "", failed(ErrUploadFailed, err)
 	}
 	s.store.crash("initiate: written")
@@ -84,12 +95,18 @@ func (s *Service) PartURL(ctx context.Context, owner, uploadID string, part int)
 // WritePart stores a part that came to the hold, and returns its ETag,
 // unquoted. A part number that is sent again replaces the earlier part. size is
 // what the body must have, or -1 if that is not known. Errors:
-// ErrInvalidUploadID, ErrInvalidPartNumber, ErrInsufficientStorage,
-// ErrUnavailable, ErrUploadFailed.
+// ErrInvalidUploadID, ErrInvalidPartNumber, ErrPartTooLarge,
+// ErrInsufficientStorage, ErrUnavailable, ErrUploadFailed.
 func (s *Service) WritePart(ctx context.Context, owner, uploadID string, part int, body io.Reader, size int64) (etag string, err error) {
 	upload, err := s.open(owner, uploadID, part)
 	if err != nil {
 		return "", err
+	}
+	if size > MaxPartSize {
+		return "", fmt.Errorf("%w: %d bytes", ErrPartTooLarge, size)
+	}
+	if size < 0 {
+		body = &boundedReader{body: body, left: MaxPartSize}
 	}
 	etag, err = s.driver.WritePart(ctx, upload, part, body, size)
 	if err != nil {
@@ -97,6 +114,20 @@ func (s *Service) WritePart(ctx context.Context, owner, uploadID string, part in
 	}
 	s.store.touched.session(uploadID, s.store.now())
 	return etag, nil
+}
+
+// boundedReader fails where a part of unknown size becomes too large.
+type boundedReader struct {
+	body io.Reader
+	left int64
+}
+
+func (r *boundedReader) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p[:min(int64(len(p)), r.left+1)])
+	if r.left -= int64(n); r.left < 0 {
+		return 0, ErrPartTooLarge
+	}
+	return n, err
 }
 
 // Abort ends an upload and removes its parts. Errors: ErrInvalidUploadID,

@@ -285,6 +285,9 @@ func TestExistingBlobIsOnlyTakenOnTrustFromWhoMayReadIt(t *testing.T) {
 		if _, err := h.Complete(t.Context(), bob, id, d, nil, true); err != nil {
 			t.Errorf("nothing by who may read: %v", err)
 		}
+		if has, _ := h.UploadedBy(d, bob); has {
+			t.Error("who uploaded nothing counts as uploader")
+		}
 		h.expectBlob(content)
 		h.expectNoLeftovers()
 	})
@@ -428,3 +431,31 @@ func TestCompletionGoesOnWhenItsCallerGoesAway(t *testing.T) {
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("connection lost") }
+
+func TestPartsHaveALargestSize(t *testing.T) {
+	h := onDisk(t)
+	id := h.initiate(alice)
+	_, err := h.WritePart(t.Context(), alice, id, 1, broken{}, blobs.MaxPartSize+1)
+	if !errors.Is(err, blobs.ErrPartTooLarge) {
+		t.Errorf("%v, want ErrPartTooLarge before the body is read", err)
+	}
+}
+
+func TestOpenUploadsOfOneOwnerAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens a thousand uploads")
+	}
+	h := onDisk(t)
+	var last string
+	for range blobs.MaxOpenUploads {
+		last = h.initiate(alice)
+	}
+	if _, err := h.Initiate(t.Context(), alice, "x"); !errors.Is(err, blobs.ErrTooManyUploads) {
+		t.Errorf("%v, want ErrTooManyUploads", err)
+	}
+	h.initiate(bob)
+	if err := h.Abort(t.Context(), alice, last); err != nil {
+		t.Fatal(err)
+	}
+	h.initiate(alice)
+}

@@ -52,7 +52,9 @@ const (
 	// copying may take minutes.
 	answerTimeout = 15 * time.Minute
 	// quickTimeout bounds requests that take a moment, all attempts together.
-	quickTimeout = time.Minute
+	quickTimeout = 10 * time.Second
+	// spools is how many parts of unknown size are in temporary files at once.
+	spools = 4
 
 	copyLimit    = 5 << 30 // what CopyObject copies
 	copyPartSize = 1 << 30
@@ -69,6 +71,9 @@ type Driver struct {
 
 	copyLimit    int64 // constants, smaller in tests
 	copyPartSize int64
+	quickTimeout time.Duration
+
+	spooling chan struct{} // an element for each part that is spooled
 
 	selfTest sync.Mutex
 	tested   bool // the self-test has come to a result
@@ -123,6 +128,8 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 		identity:     "s3:" + strings.TrimRight(place, "/") + "/" + cfg.Bucket + "/" + prefix,
 		copyLimit:    copyLimit,
 		copyPartSize: copyPartSize,
+		quickTimeout: quickTimeout,
+		spooling:     make(chan struct{}, spools),
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -53,7 +54,9 @@ func explain(err error) error {
 		return nil
 	case code == http.StatusInsufficientStorage, hasCode(err, "XMinioStorageFull", "QuotaExceeded"):
 		return fmt.Errorf("%w: %w", blobs.ErrInsufficientStorage, err)
-	case hasCode(err, "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "TooManyRequests"),
+	case errors.Is(err, context.DeadlineExceeded), // of the driver: requests have none of their own
+		hasCode(err, "NoSuchBucket"), // for who set the hold up to see to
+		hasCode(err, "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "TooManyRequests"),
 		code == http.StatusTooManyRequests,
 		code >= http.StatusInternalServerError && code != http.StatusNotImplemented,
 		errors.As(err, &send):

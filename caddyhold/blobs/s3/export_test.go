@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net/http"
+	"time"
 )
 
 // LimitCopies has objects of a few megabytes count as large.
@@ -15,3 +16,6 @@ func ClientTrusting(roots *x509.CertPool) *http.Client {
 	client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots}
 	return client
 }
+
+// Hurry bounds small requests by less time.
+func (d *Driver) Hurry(limit time.Duration) { d.quickTimeout = limit }

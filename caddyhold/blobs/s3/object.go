@@ -15,11 +15,11 @@ import (
 
 // Stat asks for the head of an object.
 func (d *Driver) Stat(ctx context.Context, key string) (blobs.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, quickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
 	defer cancel()
 	out, err := d.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.bucket, Key: d.key(key)})
 	if notFound(err) {
-		return blobs.Object{}, blobs.ErrBlobNotFound
+		return blobs.Object{}, d.absent(ctx, key)
 	}
 	if err != nil {
 		return blobs.Object{}, fmt.Errorf("asking for the head of an object: %w", explain(err))
@@ -27,10 +27,28 @@ func (d *Driver) Stat(ctx context.Context, key string) (blobs.Object, error) {
 	return blobs.Object{Size: aws.ToInt64(out.ContentLength), Version: aws.ToString(out.ETag)}, nil
 }
 
+// absent asks again for an object that a HEAD did not find: that answer has no body, so
+// it may mean that the bucket is gone, or come from something before the server. Rows
+// of blobs are given up on this answer.
+func (d *Driver) absent(ctx context.Context, key string) error {
+	out, err := d.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &d.bucket, Key: d.key(key), Range: aws.String("bytes=0-0")})
+	if err == nil {
+		_ = out.Body.Close()
+		return fmt.Errorf("%w: an object appeared just now", blobs.ErrUnavailable)
+	}
+	if hasCode(err, "NoSuchKey") {
+		return blobs.ErrBlobNotFound
+	}
+	if status(err) == http.StatusNotFound {
+		return fmt.Errorf("%w: looking for an object: %w", blobs.ErrUnavailable, err)
+	}
+	return fmt.Errorf("looking for an object: %w", explain(err))
+}
+
 // Healthy reads an object that does not exist: the answer says whether bucket
 // and credentials are right.
 func (d *Driver) Healthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, quickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
 	defer cancel()
 	out, err := d.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &d.bucket, Key: d.key("caddyhold/health")})
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -17,9 +18,6 @@ import (
 
 	"github.com/caddyhold/caddyhold/caddyhold/blobs"
 )
-
-// maxPartSize is S3's.
-const maxPartSize = 5 << 30
 
 const contentType = "application/octet-stream"
 
@@ -31,7 +29,7 @@ func (d *Driver) Begin(ctx context.Context, id string) (handle string, err error
 }
 
 func (d *Driver) createUpload(ctx context.Context, key string) (uploadID string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, quickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
 	defer cancel()
 	out, err := d.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &d.bucket, Key: d.key(key), ContentType: aws.String(contentType),
@@ -54,7 +52,7 @@ func (d *Driver) Discard(ctx context.Context, u blobs.Upload) error {
 }
 
 func (d *Driver) abortUpload(ctx context.Context, key, uploadID string) error {
-	ctx, cancel := context.WithTimeout(ctx, quickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
 	defer cancel()
 	_, err := d.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &d.bucket, Key: d.key(key), UploadId: &uploadID})
 	if err != nil && !noSuchUpload(err) && !notFound(err) {
@@ -85,7 +83,7 @@ func (d *Driver) abortAll(ctx context.Context, key string) error {
 }
 
 func (d *Driver) remove(ctx context.Context, key string) error {
-	ctx, cancel := context.WithTimeout(ctx, quickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
 	defer cancel()
 	_, err := d.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &d.bucket, Key: d.key(key)})
 	if err != nil && !notFound(err) {
@@ -99,9 +97,6 @@ func (d *Driver) remove(ctx context.Context, key string) error {
 func (d *Driver) WritePart(ctx context.Context, u blobs.Upload, part int, body io.Reader, size int64) (string, error) {
 	if size < 0 {
 		return d.spoolPart(ctx, u, part, body)
-	}
-	if size > maxPartSize {
-		return "", fmt.Errorf("a part of %d bytes is larger than S3 takes", size)
 	}
 	exact := &exactReader{body: body, left: size}
 	var payload io.Reader = exact
@@ -137,6 +132,12 @@ func (d *Driver) uploadPart(ctx context.Context, u blobs.Upload, part int, paylo
 }
 
 func (d *Driver) spoolPart(ctx context.Context, u blobs.Upload, part int, body io.Reader) (string, error) {
+	select {
+	case d.spooling <- struct{}{}:
+		defer func() { <-d.spooling }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	file, err := os.CreateTemp("", "caddyhold-part-")
 	if err != nil {
 		return "", fmt.Errorf("making a temporary file: %w", err)
@@ -145,12 +146,12 @@ func (d *Driver) spoolPart(ctx context.Context, u blobs.Upload, part int, body i
 		_ = file.Close()
 		_ = os.Remove(file.Name())
 	}()
-	size, err := blobs.CopyContext(ctx, file, io.LimitReader(body, maxPartSize+1))
+	size, err := blobs.CopyContext(ctx, file, body)
+	if errors.Is(err, syscall.ENOSPC) {
+		return "", fmt.Errorf("%w: spooling part %d: %w", blobs.ErrInsufficientStorage, part, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("spooling part %d: %w", part, err)
-	}
-	if size > maxPartSize {
-		return "", errors.New("the part is larger than S3 takes")
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return "", fmt.Errorf("spooling part %d: %w", part, err)
@@ -230,7 +231,7 @@ func (d *Driver) Assemble(ctx context.Context, u blobs.Upload, parts []blobs.Par
 	case noSuchUpload(err): // a retry of the SDK after an answer that was lost
 		return d.completedBefore(ctx, key)
 	case hasCode(err, "InvalidPart", "InvalidPartOrder"):
-		return blobs.Object{}, fmt.Errorf("%w: %w", blobs.ErrMissingParts, err)
+		return blobs.Object{}, fmt.Errorf("%w: the storage refuses a part", blobs.ErrMissingParts)
 	case err != nil:
 		return blobs.Object{}, fmt.Errorf("completing the multipart upload: %w", explain(err))
 	}
