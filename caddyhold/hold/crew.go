@@ -50,23 +50,31 @@ func (h *Hold) RequestCrew(ctx context.Context, c Caller, in CrewRequest) (CrewM
 		return CrewMembership{}, err
 	}
 
-	path := crewPath(c.DID)
 	value, err := atcr.Encode(crew)
 	if err != nil {
 		return CrewMembership{}, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 	}
+	var path string
 	var id cid.Cid
-	_, err = h.Repo().Update(ctx, func(tx *pds.Tx) error {
+	_, err = h.Repo().Update(ctx, func(tx *pds.Tx) (err error) {
+		id = cid.Undef
+		if path = crewOf(tx.Bolt(), c.DID); path != "" { // another request of theirs was first
+			return nil
+		}
+		path = crewPath(c.DID)
 		id, err = tx.Create(path, value)
+		if errors.Is(err, pds.ErrRecordExists) { // somebody put another's record there
+			path = atcr.CrewCollection + "/" + tx.NextTID()
+			id, err = tx.Create(path, value)
+		}
 		return err
 	})
-	if errors.Is(err, pds.ErrRecordExists) { // another request of the same caller was first
-		if member, err = h.membership(c.DID); member != nil {
-			return alreadyMember(member), err
-		}
-	}
 	if err != nil {
 		return CrewMembership{}, wrap(err, "adding crew member")
+	}
+	if !id.Defined() {
+		member, err := h.membership(c.DID)
+		return alreadyMember(member), err
 	}
 	return CrewMembership{
 		Status: "created", URI: h.uri(path), CID: id.String(),
@@ -102,16 +110,25 @@ func (h *Hold) requestedCrew(c Caller, in CrewRequest) (*atcr.Crew, error) {
 	return crew, nil
 }
 
+// crewOf returns the path of some crew record of did, or nothing if there is none.
+func crewOf(tx *bbolt.Tx, did string) (path string) {
+	// errStop is the only error that fn gives, and a record that cannot be read is not in the
+	// index.
+	_ = eachCrew(tx, did, func(rkey string, _ *atcr.Crew) error {
+		path = atcr.CrewCollection + "/" + rkey
+		return errStop
+	})
+	return path
+}
+
 // membership returns some crew record of did, or nil if there is none.
 func (h *Hold) membership(did string) (*CrewMembership, error) {
 	var path string
 	err := h.Repo().View(func(tx *bbolt.Tx) error {
-		return eachCrew(tx, did, func(rkey string, _ *atcr.Crew) error {
-			path = atcr.CrewCollection + "/" + rkey
-			return errStop
-		})
+		path = crewOf(tx, did)
+		return nil
 	})
-	if err != nil && !errors.Is(err, errStop) {
+	if err != nil {
 		return nil, wrap(err, "looking up crew "+did)
 	}
 	if path == "" {

@@ -556,6 +556,30 @@ func TestAnnouncementsOfOneManifestAreBounded(t *testing.T) {
 	}
 }
 
+func TestRequestCrewWhereAnothersRecordIsInTheWay(t *testing.T) {
+	s := launch(t, hold.Config{Owner: captain, Policy: hold.Policy{AllowAllCrew: true}})
+	value, err := atcr.Encode(&atcr.Crew{Member: bob, Role: "member", AddedAt: "2026-01-01T00:00:00Z"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Repo().Update(t.Context(), func(tx *pds.Tx) error {
+		_, err := tx.Put(atcr.CrewPath(alice), value)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.RequestCrew(t.Context(), s.caller(alice), hold.CrewRequest{})
+	if err != nil || m.Status != "created" {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	if again, err := s.RequestCrew(t.Context(), s.caller(alice), hold.CrewRequest{}); err != nil || again.Status != "already_member" || again.URI != m.URI || again.CID != m.CID {
+		t.Errorf("again: %+v, %v, want %+v", again, err, m)
+	}
+	if !s.caller(bob).Crew() && len(s.records(atcr.CrewCollection)) != 3 {
+		t.Error("the record that was in the way is gone")
+	}
+}
+
 func TestConfigurationOwnsItsRecords(t *testing.T) {
 	s := launch(t, hold.Config{Owner: captain})
 	crew := func(member string) []byte {
@@ -570,14 +594,15 @@ func TestConfigurationOwnsItsRecords(t *testing.T) {
 		value []byte
 		want  error
 	}{
-		"captain record":               {atcr.CaptainPath, nil, hold.ErrProtectedRecord},
-		"another captain record":       {atcr.CaptainCollection + "/x", crew(alice), hold.ErrProtectedRecord},
-		"captain's crew record":        {atcr.CrewPath(captain), nil, hold.ErrProtectedRecord},
-		"captain under another key":    {atcr.CrewCollection + "/x", crew(captain), hold.ErrProtectedRecord},
-		"crew record":                  {atcr.CrewPath(alice), crew(alice), nil},
-		"crew record's deletion":       {atcr.CrewPath(alice), nil, nil},
-		"layer that is a crew record":  {atcr.LayerCollection + "/x", crew(alice), pds.ErrInvalidRecord},
-		"record of another collection": {"com.example.note/x", crew(alice), nil},
+		"captain record":                {atcr.CaptainPath, nil, hold.ErrProtectedRecord},
+		"another captain record":        {atcr.CaptainCollection + "/x", crew(alice), hold.ErrProtectedRecord},
+		"captain's crew record":         {atcr.CrewPath(captain), nil, hold.ErrProtectedRecord},
+		"captain under another key":     {atcr.CrewCollection + "/x", crew(captain), hold.ErrProtectedRecord},
+		"crew record":                   {atcr.CrewPath(alice), crew(alice), nil},
+		"crew record's deletion":        {atcr.CrewPath(alice), nil, nil},
+		"crew record that is too large": {atcr.CrewPath(alice), padded(t, crew(alice), 65<<10), pds.ErrInvalidRecord},
+		"layer that is a crew record":   {atcr.LayerCollection + "/x", crew(alice), pds.ErrInvalidRecord},
+		"record of another collection":  {"com.example.note/x", crew(alice), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := s.CheckWrite(c.path, c.value); !errors.Is(err, c.want) || err != nil && c.want == nil {
@@ -585,6 +610,21 @@ func TestConfigurationOwnsItsRecords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// padded adds an unknown field to a record.
+func padded(t *testing.T, value []byte, size int) []byte {
+	t.Helper()
+	fields, err := atdata.UnmarshalCBOR(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields["ballast"] = string(bytes.Repeat([]byte("x"), size))
+	value, err = atdata.MarshalCBOR(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
 
 func TestOpenErrors(t *testing.T) {

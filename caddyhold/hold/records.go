@@ -12,6 +12,10 @@ import (
 // ErrProtectedRecord says that configuration owns a record, so that nobody else writes it.
 var ErrProtectedRecord = errors.New("this record follows from the hold's configuration")
 
+// maxOwnRecord bounds the records that the hold itself changes and whose unknown fields it
+// keeps, so that there is room for its changes.
+const maxOwnRecord = 64 << 10
+
 // CheckWrite says whether an administrator may put value at path, or delete what is there
 // (value nil). The captain record and the captain's crew record are not theirs to write,
 // and a record of one of this hold's own collections must fit its lexicon.
@@ -23,6 +27,9 @@ func (h *Hold) CheckWrite(path string, value []byte) error {
 	r := atcr.New(collection)
 	if r == nil || value == nil {
 		return nil
+	}
+	if len(value) > maxOwnRecord {
+		return fmt.Errorf("%w: a record of %s has at most %d bytes", pds.ErrInvalidRecord, collection, maxOwnRecord)
 	}
 	err := atcr.Decode(value, r)
 	if err == nil {

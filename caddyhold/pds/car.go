@@ -102,8 +102,9 @@ func (car *carWriter) block(c, data []byte) error {
 // records in preorder, so that a reader can verify it as it comes
 // (https://atproto.com/specs/repository#streamable-car-block-ordering). With
 // since, the rev of an earlier commit, it leaves out what was there at that
-// commit. Memory does not grow with the repository; the snapshot is held
-// until all is written.
+// commit. Memory does not grow with the repository. The snapshot is held until
+// all is written, which keeps the database from growing its mapping and from
+// reusing pages: w must not wait for a client.
 func (r *Repo) Export(ctx context.Context, w io.Writer, since string) error {
 	err := r.view(func(s snapshot) error {
 		car, err := newCARWriter(ctx, w, s)

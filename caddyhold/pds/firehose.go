@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// replayBatch is about how many bytes of frames are read at a time.
-const replayBatch = 1 << 20
+// replayBatch is about how many bytes of frames are read at a time, and so what a consumer
+// that reads nothing costs.
+const replayBatch = 64 << 10
 
 // news wakes all who wait for an event.
 type news struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -54,10 +55,23 @@ func checkPublicURL(u *url.URL) error {
 		return errors.New("has no host")
 	case strings.Contains(u.Hostname(), ":"):
 		return errors.New("a did:web cannot name an IPv6 address")
+	case strings.HasSuffix(u.Hostname(), "."):
+		return errors.New("has a host that ends with a dot")
+	case !validPort(u.Port()):
+		return errors.New("has a port that does not exist")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return errors.New("must be a scheme and a host, nothing else")
 	}
 	return nil
+}
+
+// validPort accepts the absence of a port.
+func validPort(port string) bool {
+	if port == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
 }
 
 // NormalizeDID gives the spellings of a did:web with a port one form, so that
