@@ -40,7 +40,7 @@ func (s *Server) getOCIBlob(w http.ResponseWriter, r *http.Request, q params, id
 		return s.hold.Blobs().Serve(w, r, d)
 	}
 
-	caller, err := s.caller(r, false)
+	caller, _, err := s.caller(r)
 	if err != nil {
 		return err
 	}

@@ -6,35 +6,42 @@ import (
 	"github.com/caddyhold/caddyhold/caddyhold/hold"
 )
 
-// caller establishes who makes a call: nobody in particular where there is no token, and an
-// error where there is one that proves nothing. write says that the call changes something.
-func (s *Server) caller(r *http.Request, write bool) (hold.Caller, error) {
+// caller establishes who makes a call: nobody in particular where there is no token, which
+// is nil then, and an error where there is one that proves nothing.
+func (s *Server) caller(r *http.Request) (hold.Caller, *token, error) {
 	raw, err := bearer(r)
 	if err != nil || raw == "" {
-		return hold.Anonymous, err
+		return hold.Anonymous, nil, err
 	}
-	did, err := s.tokens.verify(r.Context(), raw, nsid(r), write)
+	t, did, err := s.tokens.verify(r.Context(), raw, nsid(r))
 	if err != nil {
-		return hold.Anonymous, err
+		return hold.Anonymous, nil, err
 	}
 	s.LogField(r, "did", did)
-	return s.hold.Caller(did)
+	c, err := s.hold.Caller(did)
+	return c, t, err
 }
 
-// authorize is caller for calls that change something, where the caller may do op.
+// authorize is caller for calls that change something, by who may do op.
 func (s *Server) authorize(r *http.Request, op hold.Operation) (hold.Caller, error) {
-	c, err := s.caller(r, true)
+	c, t, err := s.caller(r)
 	if err != nil {
 		return c, err
 	}
-	return c, s.hold.Allow(c, op)
+	if err := s.hold.Allow(c, op); err != nil {
+		return c, err
+	}
+	return c, s.tokens.spend(t)
 }
 
 // identified is caller for calls that change something and that nobody makes anonymously.
 func (s *Server) identified(r *http.Request) (hold.Caller, error) {
-	c, err := s.caller(r, true)
-	if err == nil && c.DID == "" {
-		err = hold.ErrAuthRequired
+	c, t, err := s.caller(r)
+	if err != nil {
+		return c, err
 	}
-	return c, err
+	if t == nil {
+		return c, hold.ErrAuthRequired
+	}
+	return c, s.tokens.spend(t)
 }

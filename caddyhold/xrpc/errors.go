@@ -51,6 +51,8 @@ var known = []struct {
 	{blobs.ErrInvalidDigest, http.StatusBadRequest, "InvalidDigest"},
 	{blobs.ErrInvalidUploadID, http.StatusBadRequest, "InvalidUploadId"},
 	{blobs.ErrInvalidPartNumber, http.StatusBadRequest, "InvalidPartNumber"},
+	{blobs.ErrPartTooLarge, http.StatusRequestEntityTooLarge, "PayloadTooLarge"},
+	{blobs.ErrTooManyUploads, http.StatusTooManyRequests, "TooManyUploads"},
 	{blobs.ErrMissingParts, http.StatusBadRequest, "MissingParts"},
 	{blobs.ErrBadSignature, http.StatusForbidden, "Forbidden"},
 	{blobs.ErrBlobNotFound, http.StatusNotFound, "BlobNotFound"},

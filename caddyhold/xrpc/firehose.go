@@ -23,7 +23,7 @@ const (
 )
 
 // maxConsumers bounds who follows the firehose at once.
-const maxConsumers = 10_000
+const maxConsumers = 2000
 
 // subscribeRepos answers com.atproto.sync.subscribeRepos, the firehose
 // (https://atproto.com/specs/event-stream): a WebSocket of binary frames.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -19,27 +18,19 @@ import (
 const (
 	fetchTimeout   = 5 * time.Second
 	fetchRedirects = 3
-	maxFetched     = 256 << 10
+	maxFetched     = 64 << 10
 )
 
 // guardedClient returns a client for addresses that callers choose. It connects to public
-// addresses only, whatever DNS or a redirect says; test mode adds loopback. Requests to
-// the configured base URL are trusted. Time, redirects and size are bounded.
-func guardedClient(trusted string, testMode bool) *http.Client {
-	plain := &net.Dialer{Timeout: fetchTimeout}
-	guarded := &net.Dialer{Timeout: fetchTimeout, Control: func(network, address string, c syscall.RawConn) error {
+// addresses only, whatever DNS or a redirect says; test mode adds loopback. Time, redirects
+// and size are bounded.
+func guardedClient(testMode bool) *http.Client {
+	dialer := &net.Dialer{Timeout: fetchTimeout, Control: func(network, address string, c syscall.RawConn) error {
 		return checkAddress(network, address, c, testMode)
 	}}
-	t := &guardedTransport{
-		trusted: &http.Transport{DialContext: plain.DialContext, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
-		guarded: &http.Transport{DialContext: guarded.DialContext, DisableKeepAlives: true},
-	}
-	if u, err := url.Parse(trusted); err == nil {
-		t.scheme, t.host = u.Scheme, u.Host
-	}
 	return &http.Client{
 		Timeout:   fetchTimeout,
-		Transport: t,
+		Transport: boundedTransport{&http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}},
 		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 			if len(via) > fetchRedirects {
 				return errors.New("too many redirects")
@@ -49,21 +40,33 @@ func guardedClient(trusted string, testMode bool) *http.Client {
 	}
 }
 
-// guardedTransport sends what goes to the trusted host freely and guards the rest.
-type guardedTransport struct {
-	scheme, host     string // of the trusted base URL
-	trusted, guarded http.RoundTripper
+// trustedClient returns a client for addresses that the operator configured, private ones
+// too. It follows no redirects, which could lead elsewhere.
+func trustedClient() *http.Client {
+	dialer := &net.Dialer{Timeout: fetchTimeout}
+	return &http.Client{
+		Timeout: fetchTimeout,
+		Transport: boundedTransport{&http.Transport{
+			DialContext: dialer.DialContext, Proxy: http.ProxyFromEnvironment, IdleConnTimeout: fetchTimeout,
+		}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
-// RoundTrip bounds the size of every answer.
-func (t *guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	next := t.guarded
-	if r.URL.Scheme == t.scheme && r.URL.Host == t.host {
-		next = t.trusted
-	}
-	resp, err := next.RoundTrip(r)
+// boundedTransport bounds the size of every answer.
+type boundedTransport struct{ next http.RoundTripper }
+
+// statusKey is the context key of a *int for the status of the last answer.
+type statusKey struct{}
+
+// RoundTrip notes the answer's status for who wants to know, and bounds its body.
+func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if status, ok := r.Context().Value(statusKey{}).(*int); ok {
+		*status = resp.StatusCode
 	}
 	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxFetched}
 	return resp, nil

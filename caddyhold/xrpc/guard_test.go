@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
 func TestGuardRefusesAddressesThatAreNotPublic(t *testing.T) {
@@ -49,8 +51,8 @@ func TestGuardedClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	get := func(trusted string, testMode bool, url string) (string, error) {
-		resp, err := guardedClient(trusted, testMode).Get(url)
+	get := func(client *http.Client, url string) (string, error) {
+		resp, err := client.Get(url)
 		if err != nil {
 			return "", err
 		}
@@ -60,32 +62,53 @@ func TestGuardedClient(t *testing.T) {
 	}
 
 	handler = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }
-	if body, err := get("https://plc.example.com", false, server.URL); err == nil {
+	if body, err := get(guardedClient(false), server.URL); err == nil {
 		t.Errorf("loopback answered %q, want no connection", body)
 	}
-	if body, err := get("https://plc.example.com", false, "http://localhost:"+port); err == nil {
+	if body, err := get(guardedClient(false), "http://localhost:"+port); err == nil {
 		t.Errorf("a name for loopback answered %q, want no connection", body)
 	}
-	if body, err := get(server.URL, false, server.URL); err != nil || body != "here" {
-		t.Errorf("the configured address: %q, %v", body, err)
-	}
-	if body, err := get("https://plc.example.com", true, server.URL); err != nil || body != "here" {
+	if body, err := get(guardedClient(true), server.URL); err != nil || body != "here" {
 		t.Errorf("loopback in test mode: %q, %v", body, err)
+	}
+	if body, err := get(trustedClient(), server.URL); err != nil || body != "here" {
+		t.Errorf("a configured address: %q, %v", body, err)
 	}
 
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "secret") }))
 	defer other.Close()
 	handler = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) }
-	if body, err := get(server.URL, false, server.URL); err == nil {
-		t.Errorf("a redirect to loopback answered %q, want no connection", body)
+	if body, _ := get(trustedClient(), server.URL); strings.Contains(body, "secret") {
+		t.Error("a configured address led elsewhere")
 	}
 	handler = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }
-	if _, err := get(server.URL, false, server.URL); err == nil {
+	if _, err := get(guardedClient(true), server.URL); err == nil {
 		t.Error("endless redirects end without an error")
 	}
 	handler = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, maxFetched+1)) }
-	if _, err := get(server.URL, false, server.URL); err == nil {
-		t.Error("an endless body ends without an error")
+	for _, client := range []*http.Client{guardedClient(true), trustedClient()} {
+		if _, err := get(client, server.URL); err == nil {
+			t.Error("an endless body ends without an error")
+		}
+	}
+}
+
+func TestLoopbackResolverAsksForNothingButTheDocument(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.String())
+		http.NotFound(w, r)
+	}))
+	defer server.Close()
+	issuers := newIssuers(Options{TestMode: true, Memory: NewMemory()})
+	host := strings.Replace(strings.TrimPrefix(server.URL, "http://"), ":", "%3A", 1)
+	for _, did := range []string{host, host + "%2Fstop%3F", host + "%23", "user%40" + host, host + ":stop"} {
+		if _, err := issuers.key(t.Context(), syntax.DID("did:web:"+did)); err == nil {
+			t.Errorf("%s is resolved", did)
+		}
+	}
+	if len(asked) != 1 || asked[0] != "/.well-known/did.json" {
+		t.Errorf("asked for %q, want the document of the first alone", asked)
 	}
 }
 

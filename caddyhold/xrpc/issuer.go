@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -23,28 +24,30 @@ const (
 	failureLifetime = 15 * time.Second
 	refreshInterval = time.Minute
 	lookupTimeout   = 10 * time.Second
+	lookupPatience  = 2 * time.Second // for the turn of a lookup among many
 )
 
 // issuers finds the signing keys of accounts in their DID documents.
 type issuers struct {
-	directory string // names where lookups go, for the memory
-	resolver  identity.Resolver
+	directory string            // names where lookups go, for the memory
+	plc       identity.Resolver // asks the configured directory
+	web       identity.Resolver // asks whoever the caller names, and so is guarded
 	memory    *Memory
 }
 
 func newIssuers(o Options) *issuers {
-	plc := strings.TrimSuffix(o.PLCDirectory, "/")
-	if plc == "" {
-		plc = identity.DefaultPLCURL
+	i := &issuers{directory: strings.TrimSuffix(o.PLCDirectory, "/"), memory: o.Memory}
+	if i.directory == "" {
+		i.directory = identity.DefaultPLCURL
 	}
-	client := guardedClient(plc, o.TestMode)
-	var resolver identity.Resolver = &identity.BaseDirectory{PLCURL: plc, HTTPClient: *client}
-	directory := plc
+	i.plc = &identity.BaseDirectory{PLCURL: i.directory, HTTPClient: *trustedClient()}
+	client := guardedClient(o.TestMode)
+	i.web = &identity.BaseDirectory{HTTPClient: *client}
 	if o.TestMode {
-		resolver = &loopbackResolver{Resolver: resolver, client: client}
-		directory += " and loopback"
+		i.web = &loopbackResolver{Resolver: i.web, client: client}
+		i.directory += " and loopback"
 	}
-	return &issuers{directory: directory, resolver: resolver, memory: o.Memory}
+	return i
 }
 
 // key returns the account's signing key. Its error is an *Error or that of ctx.
@@ -86,6 +89,14 @@ func (i *issuers) lookup(ctx context.Context, k issuerKey) (atcrypto.PublicKey, 
 	done := i.memory.lookups.DoChan(k.directory+" "+k.did.String(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		defer cancel()
+		looking := i.memory.looking[k.did.Method()]
+		select {
+		case looking <- struct{}{}:
+			defer func() { <-looking }()
+		case <-time.After(lookupPatience):
+			busy := &Error{Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable", Message: "too many identities are being looked up", RetryAfter: retryAfter}
+			return issuerEntry{err: busy}, nil // says nothing of this one
+		}
 		key, err := i.fetch(ctx, k.did)
 		now := time.Now()
 		e, known := i.memory.issuer(k)
@@ -109,11 +120,15 @@ func (i *issuers) lookup(ctx context.Context, k issuerKey) (atcrypto.PublicKey, 
 // fetch reads the DID document. Only the PLC directory's being away is not the caller's
 // fault: a 401 would be remembered by AppViews as a denial.
 func (i *issuers) fetch(ctx context.Context, did syntax.DID) (atcrypto.PublicKey, *Error) {
-	doc, err := i.resolver.ResolveDID(ctx, did)
+	resolver := i.web
+	if did.Method() == "plc" {
+		resolver = i.plc
+	}
+	var answered int
+	doc, err := resolver.ResolveDID(context.WithValue(ctx, statusKey{}, &answered), did)
+	away := !errors.Is(err, identity.ErrDIDNotFound) && (answered == 0 || answered >= 500 || answered == http.StatusTooManyRequests || answered == http.StatusRequestTimeout)
 	switch {
-	case errors.Is(err, identity.ErrDIDNotFound):
-		return nil, tokenError("BadJwtIss", "there is no %s", did)
-	case err != nil && did.Method() == "plc":
+	case err != nil && did.Method() == "plc" && away:
 		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "DirectoryUnavailable", Message: "the PLC directory does not answer", RetryAfter: retryAfter}
 	case err != nil:
 		return nil, tokenError("BadJwtIss", "%s can not be resolved", did)
@@ -133,10 +148,13 @@ type loopbackResolver struct {
 	client *http.Client
 }
 
+// loopbackHost is a host with an optional port, and nothing that a URL would take for more.
+var loopbackHost = regexp.MustCompile(`^[0-9A-Za-z.-]+(:[0-9]{1,5})?$`)
+
 // ResolveDID resolves a did:web on loopback, and any other DID as ever.
 func (l *loopbackResolver) ResolveDID(ctx context.Context, did syntax.DID) (*identity.DIDDocument, error) {
 	host, err := url.PathUnescape(did.Identifier())
-	if did.Method() != "web" || err != nil || !isLoopbackHost(host) {
+	if did.Method() != "web" || err != nil || !loopbackHost.MatchString(host) || !isLoopbackHost(host) {
 		return l.Resolver.ResolveDID(ctx, did)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/.well-known/did.json", nil)

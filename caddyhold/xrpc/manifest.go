@@ -13,7 +13,7 @@ func (s *Server) notifyManifest(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var in hold.Announcement
-	if err := readJSON(w, r, maxInput, &in); err != nil {
+	if err := readJSON(w, r, maxManifestInput, &in); err != nil {
 		return err
 	}
 	out, err := s.hold.NotifyManifest(r.Context(), caller, in)

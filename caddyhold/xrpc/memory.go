@@ -13,9 +13,10 @@ import (
 // Bounds of what is remembered.
 const (
 	maxIssuers = 10_000
-	maxSpent   = 100_000
+	maxSpent   = 1000 // of one issuer
 	maxExports = 32
 	maxProved  = 10_000
+	maxLookups = 32 // at once, of each DID method
 )
 
 // Memory is what a [Server] remembers from request to request and from configuration to
@@ -23,12 +24,14 @@ const (
 // ids of tokens that are used up, and how many exports are under way.
 type Memory struct {
 	mu      sync.Mutex
-	issuers map[issuerKey]issuerEntry
-	spent   map[string]time.Time // "issuer jti" → when the token expires
+	issuers map[issuerKey]issuerEntry       // that were found
+	unknown map[issuerKey]issuerEntry       // that were not, apart so that they displace none
+	spent   map[string]map[string]time.Time // issuer → jti → when the token expires
 	proved  map[[sha256.Size]byte]atcrypto.PublicKey
 
 	lookups singleflight.Group
-	exports chan struct{} // an element for each that is under way
+	exports chan struct{}            // an element for each that is under way
+	looking map[string]chan struct{} // DID method → an element for each lookup
 }
 
 // issuerKey keeps what one configuration's directory said apart from another's.
@@ -48,46 +51,71 @@ type issuerEntry struct {
 func NewMemory() *Memory {
 	return &Memory{
 		issuers: make(map[issuerKey]issuerEntry),
-		spent:   make(map[string]time.Time),
+		unknown: make(map[issuerKey]issuerEntry),
+		spent:   make(map[string]map[string]time.Time),
 		proved:  make(map[[sha256.Size]byte]atcrypto.PublicKey),
 		exports: make(chan struct{}, maxExports),
+		looking: map[string]chan struct{}{"plc": make(chan struct{}, maxLookups), "web": make(chan struct{}, maxLookups)},
 	}
 }
 
-// spend notes an id until it expires and says whether it was unused. Where so many are
-// live that no more can be noted, none is taken for unused.
-func (m *Memory) spend(id string, expires, now time.Time) bool {
+// spend notes an issuer's token until it expires. used says that it was noted before, full
+// that so many of the issuer's are live that it was not noted.
+func (m *Memory) spend(issuer, id string, expires, now time.Time) (used, full bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if until, used := m.spent[id]; used && now.Before(until) {
-		return false
+	if until, known := m.spent[issuer][id]; known && now.Before(until) {
+		return true, false
 	}
-	if len(m.spent) >= maxSpent {
-		for id, until := range m.spent {
-			if !now.Before(until) {
-				delete(m.spent, id)
+	if len(m.spent[issuer]) >= maxSpent {
+		dropExpired(m.spent[issuer], now)
+	}
+	if _, known := m.spent[issuer]; !known && len(m.spent) >= maxIssuers {
+		for other, ids := range m.spent {
+			if dropExpired(ids, now); len(ids) == 0 {
+				delete(m.spent, other)
 			}
 		}
 	}
-	if len(m.spent) >= maxSpent {
-		return false
+	if len(m.spent[issuer]) >= maxSpent || len(m.spent) >= maxIssuers {
+		return false, true
 	}
-	m.spent[id] = expires
-	return true
+	if m.spent[issuer] == nil {
+		m.spent[issuer] = make(map[string]time.Time)
+	}
+	m.spent[issuer][id] = expires
+	return false, false
+}
+
+func dropExpired(ids map[string]time.Time, now time.Time) {
+	for id, until := range ids {
+		if !now.Before(until) {
+			delete(ids, id)
+		}
+	}
 }
 
 func (m *Memory) issuer(k issuerKey) (issuerEntry, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, ok := m.issuers[k]
+	if e, ok := m.issuers[k]; ok {
+		return e, ok
+	}
+	e, ok := m.unknown[k]
 	return e, ok
 }
 
 func (m *Memory) setIssuer(k issuerKey, e issuerEntry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	makeRoom(m.issuers, k, maxIssuers)
-	m.issuers[k] = e
+	delete(m.issuers, k)
+	delete(m.unknown, k)
+	into := m.issuers
+	if e.key == nil {
+		into = m.unknown
+	}
+	makeRoom(into, k, maxIssuers)
+	into[k] = e
 }
 
 // isProved says whether the token with this hash has been seen to be signed by key. A key

@@ -410,9 +410,10 @@ func (s *Server) uploadBlob(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.authorize(r, hold.Administer); err != nil {
 		return err
 	}
-	blob, err := s.hold.Repo().PutBlob(r.Context(), r.Header.Get("Content-Type"), r.Body)
+	body := &clientBody{Reader: r.Body}
+	blob, err := s.hold.Repo().PutBlob(r.Context(), r.Header.Get("Content-Type"), body)
 	if err != nil {
-		return err
+		return body.fault("InvalidRequest", err)
 	}
 	return answer(w, map[string]any{"blob": map[string]any{
 		"$type":    "blob",

@@ -10,13 +10,20 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
 
-// Bounds of request bodies in bytes. A record's JSON can be about twice its DAG-CBOR.
+// Bounds of request bodies in bytes. A record's JSON can be about twice its DAG-CBOR; a part
+// of an upload takes about 80 bytes to name.
 const (
-	maxInput       = 1 << 20
-	maxRecordInput = 4 << 20
+	maxInput         = 16 << 10
+	maxManifestInput = 1 << 20
+	maxPartsInput    = 2 << 20
+	maxRecordInput   = 4 << 20
 )
+
+// inputTimeout bounds how long a client may take to send JSON.
+const inputTimeout = 30 * time.Second
 
 // writeJSON answers with v. The client's going away is no error of the hold's.
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -49,7 +56,11 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 			return invalidRequest("the body must be application/json")
 		}
 	}
+	control := http.NewResponseController(w)
+	// Where a server has no deadlines to set, its own apply.
+	_ = control.SetReadDeadline(time.Now().Add(inputTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	_ = control.SetReadDeadline(time.Time{})
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return err
 	}
@@ -122,3 +133,27 @@ func (p params) boolean(name string) (bool, error) {
 }
 
 func (p params) has(name string) bool { return url.Values(p).Has(name) }
+
+// clientBody is a request's body that remembers whether reading it failed, which is the
+// client's fault and not that of whoever wanted to store it.
+type clientBody struct {
+	io.Reader
+	err error
+}
+
+// Read reads from the body.
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// fault returns err, or that the client broke off where that is why.
+func (b *clientBody) fault(name string, err error) error {
+	if err != nil && b.err != nil {
+		return &Error{Status: http.StatusBadRequest, Name: name, Message: "the body ended early"}
+	}
+	return err
+}

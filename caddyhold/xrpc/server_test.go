@@ -2,6 +2,7 @@ package xrpc_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -698,4 +699,58 @@ func TestSync(t *testing.T) {
 	unknown := "com.atproto.sync.getBlocks?did=" + h.did + "&cids=bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 	h.fails(h.get(nil, unknown), bad, "BlockNotFound")
 	h.fails(h.call(nil, http.MethodHead, unknown, nil), bad, "BlockNotFound")
+}
+
+func TestDirectoryThatRefusesAnIssuerIsNotAway(t *testing.T) {
+	h := open(t, hold.Policy{})
+	token := h.stranger.NewToken(h.did, "")
+	token.Claims["iss"] = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+	h.fails(h.call(nil, http.MethodPost, "io.atcr.hold.initiateUpload", map[string]any{"digest": "x"}, "Authorization", "Bearer "+h.stranger.Sign(token)), http.StatusUnauthorized, "BadJwtIss")
+}
+
+// TestStrictTokensOfOneDoNotLockOutOthers: what a caller may not do spends nothing, and what
+// one issuer spends leaves room for the rest.
+func TestStrictTokensOfOneDoNotLockOutOthers(t *testing.T) {
+	h := open(t, hold.Policy{})
+	h.configure(hold.Policy{}, true)
+	const nsid = "io.atcr.hold.initiateUpload"
+	call := func(raw string) answer {
+		return h.call(nil, http.MethodPost, nsid, map[string]any{"digest": "x"}, "Authorization", "Bearer "+raw)
+	}
+	raw := h.stranger.ServiceToken(h.did, nsid)
+	for range 3 {
+		h.fails(call(raw), http.StatusForbidden, "Forbidden")
+	}
+	for range 1000 {
+		raw := h.stranger.ServiceToken(h.did, "io.atcr.hold.requestCrew")
+		h.fails(h.call(nil, http.MethodPost, "io.atcr.hold.requestCrew", map[string]any{}, "Authorization", "Bearer "+raw), http.StatusForbidden, "RegistrationDisabled")
+	}
+	raw = h.stranger.ServiceToken(h.did, "io.atcr.hold.requestCrew")
+	h.fails(h.call(nil, http.MethodPost, "io.atcr.hold.requestCrew", map[string]any{}, "Authorization", "Bearer "+raw), http.StatusServiceUnavailable, "ServiceUnavailable")
+	h.works(call(h.writer.ServiceToken(h.did, nsid)))
+}
+
+// TestSlowReaderHoldsNothingUp: while a client takes its time with an export, others write
+// and the database can be closed.
+func TestSlowReaderHoldsNothingUp(t *testing.T) {
+	h := open(t, hold.Policy{})
+	for i := range 12 { // more than sockets buffer
+		h.works(h.post(h.admin, "com.atproto.repo.putRecord", map[string]any{
+			"repo": h.did, "collection": "com.example.note", "rkey": fmt.Sprint("r", i), "record": map[string]any{"text": strings.Repeat("x", 900_000)},
+		}))
+	}
+	resp, err := http.Get(h.url + "/xrpc/com.atproto.sync.getRepo?did=" + h.did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	h.note("meanwhile")
+	closed, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := h.state.Close(closed); err != nil {
+		t.Errorf("closing: %v", err)
+	}
+	if _, _, err := repo.LoadRepoFromCAR(t.Context(), resp.Body); err != nil {
+		t.Errorf("what the slow reader got: %v", err)
+	}
 }

@@ -4,22 +4,14 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"sync"
-	"time"
+	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
-	"go.uber.org/zap"
 )
 
-// Bounds of com.atproto.sync queries.
-const (
-	maxBlocks      = 1000
-	carChunk       = 64 << 10
-	carWriteStall  = 30 * time.Second // a client that takes nothing for so long is gone
-	carTimeout     = time.Hour
-	carContentType = "application/vnd.ipld.car"
-)
+// maxBlocks is how many blocks com.atproto.sync.getBlocks gives at once.
+const maxBlocks = 200
 
 // checkDID compares the parameter did of com.atproto.sync.* with the repository here.
 func (s *Server) checkDID(q params) error {
@@ -150,125 +142,16 @@ func (s *Server) getBlocks(w http.ResponseWriter, r *http.Request) error {
 	if len(names) == 0 || len(names) > maxBlocks {
 		return invalidRequest("cids must name 1 to %d blocks", maxBlocks)
 	}
-	cids := make([]cid.Cid, len(names))
-	for i, name := range names {
-		if cids[i], err = cid.Decode(name); err != nil {
+	slices.Sort(names)
+	var cids []cid.Cid
+	for _, name := range slices.Compact(names) {
+		c, err := cid.Decode(name)
+		if err != nil {
 			return invalidRequest("cids: %.80q is not a CID", name)
 		}
+		cids = append(cids, c)
 	}
 	return s.sendCAR(w, r, func(ctx context.Context, out io.Writer) error {
 		return s.hold.Repo().Blocks(ctx, out, cids)
 	})
 }
-
-// sendCAR streams what write writes. An error before the first chunk is answered; after it
-// the connection is cut, so that a broken CAR never looks like a whole one. While it runs
-// the database cannot be closed, so it ends when the hold goes away, and how many run at
-// once is bounded.
-func (s *Server) sendCAR(w http.ResponseWriter, r *http.Request, write func(context.Context, io.Writer) error) error {
-	select {
-	case s.Memory.exports <- struct{}{}:
-		defer func() { <-s.Memory.exports }()
-	default:
-		return &Error{Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable", Message: "too many exports are under way", RetryAfter: retryAfter}
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), carTimeout)
-	defer cancel()
-	out := &stream{w: w, control: http.NewResponseController(w), discard: r.Method == http.MethodHead}
-	ended := make(chan struct{})
-	defer func() { close(ended); out.unlimited() }()
-	go func() {
-		select {
-		case <-s.Done:
-			cancel()
-			out.cut()
-		case <-ended:
-		}
-	}()
-
-	w.Header().Set("Content-Type", carContentType)
-	err := write(ctx, out)
-	if err == nil {
-		err = out.flush()
-	}
-	if err == nil {
-		return nil
-	}
-	if !out.started {
-		return err
-	}
-	if r.Context().Err() == nil && out.err == nil {
-		s.Logger.Error("export failed", zap.String("path", r.URL.Path), zap.Error(err))
-	}
-	panic(http.ErrAbortHandler)
-}
-
-// stream gathers small writes into chunks, each with its own deadline, so that a client
-// may be slow but not stop.
-type stream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	discard bool // the request was HEAD
-	buf     []byte
-	started bool
-	err     error // of sending
-
-	mu  sync.Mutex // orders deadlines
-	end bool       // no more deadlines but the one that has passed
-}
-
-// Write buffers p and sends full chunks.
-func (s *stream) Write(p []byte) (int, error) {
-	if s.buf == nil {
-		s.buf = make([]byte, 0, carChunk)
-	}
-	if len(s.buf)+len(p) > carChunk {
-		if err := s.flush(); err != nil {
-			return 0, err
-		}
-	}
-	if len(p) >= carChunk {
-		return len(p), s.send(p)
-	}
-	s.buf = append(s.buf, p...)
-	return len(p), nil
-}
-
-func (s *stream) flush() error {
-	if len(s.buf) == 0 {
-		return nil
-	}
-	err := s.send(s.buf)
-	s.buf = s.buf[:0]
-	return err
-}
-
-func (s *stream) send(p []byte) error {
-	if s.discard {
-		return nil
-	}
-	s.started = true
-	s.deadline(time.Now().Add(carWriteStall))
-	_, s.err = s.w.Write(p)
-	return s.err
-}
-
-// deadline bounds the next write. Where a server has no deadlines to set, its own apply.
-func (s *stream) deadline(t time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.end {
-		_ = s.control.SetWriteDeadline(t)
-	}
-}
-
-// cut ends a write that is under way, and all that follow.
-func (s *stream) cut() {
-	s.deadline(time.Now().Add(-time.Second))
-	s.mu.Lock()
-	s.end = true
-	s.mu.Unlock()
-}
-
-// unlimited takes the deadline from the connection, which serves other requests next.
-func (s *stream) unlimited() { s.deadline(time.Time{}) }

@@ -82,38 +82,33 @@ type token struct {
 	signature []byte
 }
 
-// verify returns the DID that the token proves, for a call of method; write says that the
-// call changes something. Every error is an *Error.
-func (v *verifier) verify(ctx context.Context, raw, method string, write bool) (string, error) {
+// verify returns the token, and the DID that it proves, for a call of method. Its errors
+// are of type *Error, or that of ctx.
+func (v *verifier) verify(ctx context.Context, raw, method string) (*token, string, error) {
 	t, err := parseToken(raw)
 	if err != nil {
-		return "", tokenError("BadJwt", "the token is malformed: %s", err)
+		return nil, "", tokenError("BadJwt", "the token is malformed: %s", err)
 	}
 	if err := t.checkHeader(); err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if err := v.checkTimes(t); err != nil {
-		return "", err
+		return nil, "", err
 	}
 	issuer, err := v.checkIssuer(t)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if err := v.checkAudience(t); err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if err := v.checkMethod(t, method); err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if err := v.checkSignature(ctx, t, issuer); err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if v.strict && write {
-		if err := v.spend(t); err != nil {
-			return "", err
-		}
-	}
-	return issuer.String(), nil
+	return t, issuer.String(), nil
 }
 
 func parseToken(raw string) (*token, error) {
@@ -277,14 +272,20 @@ func (t *token) checkSignedBy(key atcrypto.PublicKey) error {
 	return nil
 }
 
-// spend uses up the token's jti, for strict tokens on calls that change something.
+// spend uses up a token that is about to change something, where tokens are strict.
 func (v *verifier) spend(t *token) error {
+	if !v.strict {
+		return nil
+	}
 	if t.claims.ID == "" {
 		return tokenError("BadJwt", "jti is missing")
 	}
 	expires := time.Unix(int64(*t.claims.Expires), 0).Add(clockSkew)
-	if !v.memory.spend(t.claims.Issuer+" "+t.claims.ID, expires, v.now()) {
+	switch used, full := v.memory.spend(t.claims.Issuer, t.claims.ID, expires, v.now()); {
+	case used:
 		return tokenError("BadJwt", "the token has been used")
+	case full:
+		return &Error{Status: http.StatusServiceUnavailable, Name: "ServiceUnavailable", Message: "too many tokens have been used", RetryAfter: retryAfter}
 	}
 	return nil
 }

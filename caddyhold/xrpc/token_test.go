@@ -98,8 +98,20 @@ func testVerifier(t testing.TB, strict bool) (*verifier, *directory, atcrypto.Pr
 	memory := NewMemory()
 	return &verifier{
 		audience: testHold, own: public(own), strict: strict, now: time.Now, memory: memory,
-		issuers: &issuers{directory: "test", resolver: d, memory: memory},
+		issuers: &issuers{directory: "test", plc: d, web: d, memory: memory},
 	}, d, own
+}
+
+// call is a call with a token, that changes something or not.
+func (v *verifier) call(t testing.TB, raw string, write bool) (string, error) {
+	proof, did, err := v.verify(t.Context(), raw, testMethod)
+	if err == nil && write {
+		err = v.spend(proof)
+	}
+	if err != nil {
+		return "", err
+	}
+	return did, nil
 }
 
 type fields map[string]any
@@ -206,7 +218,7 @@ func TestTokens(t *testing.T) {
 			if key == nil {
 				key = user
 			}
-			did, err := v.verify(t.Context(), sign(t, key, c.header, c.claims), testMethod, true)
+			did, err := v.call(t, sign(t, key, c.header, c.claims), true)
 			if got := errorName(err); got != c.want {
 				t.Fatalf("error %q (%v), want %q", got, err, c.want)
 			}
@@ -253,20 +265,20 @@ func TestMalformedTokens(t *testing.T) {
 		"longer than 8 KiB":   good + strings.Repeat("A", 8<<10),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := v.verify(t.Context(), raw, testMethod, false); errorName(err) != "BadJwt" {
+			if _, err := v.call(t, raw, false); errorName(err) != "BadJwt" {
 				t.Errorf("%v, want BadJwt", err)
 			}
 		})
 	}
 	t.Run("signature cut short", func(t *testing.T) {
 		raw := parts[0] + "." + parts[1] + "." + parts[2][:40]
-		if _, err := v.verify(t.Context(), raw, testMethod, false); errorName(err) != "BadJwtSignature" {
+		if _, err := v.call(t, raw, false); errorName(err) != "BadJwtSignature" {
 			t.Errorf("%v, want BadJwtSignature", err)
 		}
 	})
 	t.Run("claims changed after signing", func(t *testing.T) {
 		other := strings.Split(sign(t, user, nil, fields{"sub": "did:plc:captain"}), ".")
-		if _, err := v.verify(t.Context(), parts[0]+"."+other[1]+"."+parts[2], testMethod, false); errorName(err) != "BadJwtSignature" {
+		if _, err := v.call(t, parts[0]+"."+other[1]+"."+parts[2], false); errorName(err) != "BadJwtSignature" {
 			t.Errorf("%v, want BadJwtSignature", err)
 		}
 	})
@@ -278,7 +290,7 @@ func TestOneTokenServesManyCalls(t *testing.T) {
 	d.set(testUser, user)
 	raw := sign(t, user, nil, fields{"lxm": nil})
 	for i := range 10 {
-		if _, err := v.verify(t.Context(), raw, testMethod, true); err != nil {
+		if _, err := v.call(t, raw, true); err != nil {
 			t.Fatalf("call %d: %v", i, err)
 		}
 	}
@@ -296,7 +308,7 @@ func TestStrictTokenWritesOnce(t *testing.T) {
 		write bool
 		want  string
 	}{{false, ""}, {false, ""}, {true, ""}, {true, "BadJwt"}} {
-		if _, err := v.verify(t.Context(), raw, testMethod, c.write); errorName(err) != c.want {
+		if _, err := v.call(t, raw, c.write); errorName(err) != c.want {
 			t.Errorf("call %d (write %t): %v, want %q", i, c.write, err, c.want)
 		}
 	}
@@ -304,11 +316,11 @@ func TestStrictTokenWritesOnce(t *testing.T) {
 
 func TestHoldsOwnKeySignsForItself(t *testing.T) {
 	v, d, own := testVerifier(t, false)
-	did, err := v.verify(t.Context(), sign(t, own, nil, fields{"iss": testHold}), testMethod, true)
+	did, err := v.call(t, sign(t, own, nil, fields{"iss": testHold}), true)
 	if err != nil || did != testHold {
 		t.Errorf("verify = %s, %v, want %s", did, err, testHold)
 	}
-	if _, err := v.verify(t.Context(), sign(t, k256(t), nil, fields{"iss": testHold}), testMethod, true); errorName(err) != "BadJwtSignature" {
+	if _, err := v.call(t, sign(t, k256(t), nil, fields{"iss": testHold}), true); errorName(err) != "BadJwtSignature" {
 		t.Errorf("signed by another key: %v, want BadJwtSignature", err)
 	}
 	if d.lookups != 0 {
@@ -320,7 +332,7 @@ func TestRotatedKeyIsFetchedOnceAMinute(t *testing.T) {
 	v, d, _ := testVerifier(t, false)
 	old, rotated := k256(t), k256(t)
 	d.set(testUser, old)
-	if _, err := v.verify(t.Context(), sign(t, old, nil, nil), testMethod, true); err != nil {
+	if _, err := v.call(t, sign(t, old, nil, nil), true); err != nil {
 		t.Fatal(err)
 	}
 	d.set(testUser, rotated)
@@ -328,18 +340,18 @@ func TestRotatedKeyIsFetchedOnceAMinute(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 { // all at once, as AppViews call
 		wg.Go(func() {
-			if _, err := v.verify(t.Context(), sign(t, rotated, nil, nil), testMethod, true); err != nil {
+			if _, err := v.call(t, sign(t, rotated, nil, nil), true); err != nil {
 				t.Errorf("signed with the new key: %v", err)
 			}
 		})
 	}
 	wg.Wait()
-	if _, err := v.verify(t.Context(), sign(t, old, nil, nil), testMethod, true); errorName(err) != "BadJwtSignature" {
+	if _, err := v.call(t, sign(t, old, nil, nil), true); errorName(err) != "BadJwtSignature" {
 		t.Errorf("signed with the old key: %v, want BadJwtSignature", err)
 	}
 	before := d.lookups
 	for range 20 {
-		_, _ = v.verify(t.Context(), sign(t, k256(t), nil, nil), testMethod, true)
+		_, _ = v.call(t, sign(t, k256(t), nil, nil), true)
 	}
 	if d.lookups != before {
 		t.Errorf("%d more lookups for bad signatures within a minute, want none", d.lookups-before)
@@ -351,11 +363,11 @@ func TestDirectoryAwayIsNoDenial(t *testing.T) {
 	user := k256(t)
 	d.set(testUser, user)
 	d.fail = errors.New("connection refused")
-	_, err := v.verify(t.Context(), sign(t, user, nil, nil), testMethod, true)
+	_, err := v.call(t, sign(t, user, nil, nil), true)
 	if e := asError(err); e.Status != http.StatusServiceUnavailable || e.RetryAfter == 0 {
 		t.Errorf("did:plc: %d %v, want 503 with Retry-After", e.Status, err)
 	}
-	_, err = v.verify(t.Context(), sign(t, user, nil, fields{"iss": "did:web:nowhere.example.com"}), testMethod, true)
+	_, err = v.call(t, sign(t, user, nil, fields{"iss": "did:web:nowhere.example.com"}), true)
 	if errorName(err) != "BadJwtIss" {
 		t.Errorf("did:web: %v, want BadJwtIss", err)
 	}
@@ -370,7 +382,7 @@ func FuzzToken(f *testing.F) {
 	f.Add("a.b.c")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, raw string) {
-		did, err := v.verify(t.Context(), raw, testMethod, false)
+		did, err := v.call(t, raw, false)
 		if (err == nil) == (did == "") {
 			t.Errorf("verify = %q, %v", did, err)
 		}

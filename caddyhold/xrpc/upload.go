@@ -88,9 +88,10 @@ func (s *Server) uploadPart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	etag, err := s.hold.Blobs().WritePart(r.Context(), owner, part.UploadID, part.PartNumber, r.Body, r.ContentLength)
+	body := &clientBody{Reader: r.Body}
+	etag, err := s.hold.Blobs().WritePart(r.Context(), owner, part.UploadID, part.PartNumber, body, r.ContentLength)
 	if err != nil {
-		return err
+		return body.fault("UploadFailed", err)
 	}
 	w.Header().Set("ETag", strconv.Quote(etag))
 	return answer(w, map[string]string{"etag": etag})
@@ -134,7 +135,7 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request) error {
 			ETag       string `json:"etag"`
 		} `json:"parts"`
 	}
-	if err := readJSON(w, r, maxRecordInput, &in); err != nil {
+	if err := readJSON(w, r, maxPartsInput, &in); err != nil {
 		return err
 	}
 	if err := in.check(); err != nil {
