@@ -162,13 +162,17 @@ type field struct {
 
 // replacePlaceholders resolves the placeholders in fields. One that is not known is an error;
 // one that is known and empty, such as an unset environment variable, leaves the field empty,
-// which means its default.
+// which means its default. A file that should hold a key must be there, else another key would
+// be made or found in its stead.
 func replacePlaceholders(fields ...field) error {
 	repl := caddy.NewReplacer()
 	for _, f := range fields {
 		value, err := repl.ReplaceOrErr(*f.value, false, true)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		if value == "" && strings.Contains(*f.value, "{file.") {
+			return fmt.Errorf("%s: the file of %s is missing or empty", f.name, *f.value)
 		}
 		*f.value = value
 	}

@@ -37,6 +37,9 @@ func TestMetrics(t *testing.T) {
 		`caddy_atcr_hold_requests_total{` + hold + `,nsid="none",status="2xx"} 2`,
 		`caddy_atcr_hold_requests_in_flight{` + hold + `} 1`,
 		`caddy_atcr_hold_firehose_consumers{` + hold + `} 1`,
+		`caddy_atcr_hold_blobs{` + hold + `} 0`,
+		`caddy_atcr_hold_blob_bytes{` + hold + `} 0`,
+		`caddy_atcr_hold_open_uploads{` + hold + `} 0`,
 		`caddy_atcr_hold_request_duration_seconds_count{` + hold + `,nsid="_health"} 2`,
 	} {
 		if !strings.Contains(string(a.body), want+"\n") {

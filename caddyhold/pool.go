@@ -89,7 +89,8 @@ func (l *lasting) Destruct() error {
 	if err := l.state.Close(ctx); err != nil {
 		return fmt.Errorf("closing hold %s: %w", l.state.DID(), err)
 	}
-	l.log.logger().Info("hold closed", zap.String("did", l.state.DID()))
+	l.log.logger().Info("hold closed: no configuration names it any more",
+		zap.String("did", l.state.DID()), zap.String("signing_key", l.state.SigningKeyPath()))
 	return nil
 }
 

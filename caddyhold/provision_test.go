@@ -29,6 +29,8 @@ func TestProvisionRefuses(t *testing.T) {
 		"a public URL with a password":      {object{"public_url": "https://me:hunter2@example.com"}, "me:xxxxx@"},
 		"a public URL that has no DID":      {object{"public_url": "http://[::1]:8080"}, "public_url: "},
 		"a public URL of a host with space": {object{"public_url": "https://hold%20x.example.com"}, "public_url: "},
+		"a public URL with no such port":    {object{"public_url": "https://example.com:99999"}, "port"},
+		"a key's file that is not there":    {object{"signing_key": "{file./no/such/file}"}, "missing or empty"},
 		"an upload URL with a query":        {object{"upload_url": "https://example.com?x=y"}, "upload_url: "},
 		"a PLC directory that is no URL":    {object{"plc_directory": "plc"}, "plc_directory: "},
 		"an owner that is no DID":           {object{"owner": "@alice.example.com"}, "owner: "},

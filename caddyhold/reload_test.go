@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -486,6 +487,12 @@ func TestStorageAwayAtStart(t *testing.T) {
 	}}))))
 	if got := site.captain(); got.Owner != site.did() {
 		t.Errorf("captain %+v", got)
+	}
+	for _, path := range []string{"/xrpc/_health", "/xrpc/com.atproto.sync.getBlob?cid=sha256:" + strings.Repeat("0", 64)} {
+		a, err := site.do("GET", path, true, nil)
+		if err != nil || a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" && !strings.HasSuffix(path, "_health") {
+			t.Errorf("%s: %v, %v, want 503", path, a, err)
+		}
 	}
 }
 

@@ -70,6 +70,7 @@ func (s *service) open() error {
 		URLLifetime: time.Duration(h.URLLifetime),
 		BaseURL:     h.PublicURL,
 		UploadURL:   h.UploadURL,
+		DID:         l.state.DID(),
 		Logger:      s.logger,
 	})
 	s.hold = hold.New(l.state, hold.Config{
@@ -94,6 +95,7 @@ func (s *service) open() error {
 // started makes this configuration the one that counts.
 func (s *service) started(ctx context.Context) {
 	s.lasting.log.set(s.logger)
+	s.lasting.metrics.storage.Store(s.hold.Blobs())
 	if s.handler.TestMode {
 		s.logger.Warn("test mode: identities on loopback are trusted; never use it on the internet",
 			zap.String("public_url", s.handler.PublicURL))
