@@ -46,7 +46,7 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 
 // What is not there yet must not look as if it were.
 func TestLaterWordsAreErrors(t *testing.T) {
-	for _, word := range strings.Fields("quota bluesky identity relays trusted_appviews scanner_secret successor") {
+	for word := range strings.FieldsSeq("quota bluesky identity relays trusted_appviews scanner_secret successor") {
 		var h Handler
 		err := h.UnmarshalCaddyfile(caddyfile.NewTestDispenser("atcr_hold {\n " + word + " x\n}"))
 		if err == nil || !strings.Contains(err.Error(), "unrecognized word '"+word+"'") {

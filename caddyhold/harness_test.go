@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -65,9 +66,7 @@ func (s *holdSite) did() string { return "did:web:127.0.0.1%3A" + s.port }
 // handler is the hold's configuration, with changes.
 func (s *holdSite) handler(changes object) object {
 	h := object{"handler": "atcr_hold", "public_url": s.url(), "data_dir": s.dataDir}
-	for name, value := range changes {
-		h[name] = value
-	}
+	maps.Copy(h, changes)
 	return h
 }
 

@@ -1,6 +1,7 @@
 package caddyhold
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -30,7 +31,7 @@ func (s *logSwitch) Enabled(level zapcore.Level) bool { return s.core().Enabled(
 
 // With implements zapcore.Core.
 func (s *logSwitch) With(fields []zapcore.Field) zapcore.Core {
-	return &logSwitch{current: s.current, fields: append(s.fields[:len(s.fields):len(s.fields)], fields...)}
+	return &logSwitch{current: s.current, fields: append(slices.Clip(s.fields), fields...)}
 }
 
 // Check implements zapcore.Core.
@@ -46,7 +47,7 @@ func (s *logSwitch) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	logger := s.current.Load()
 	e.LoggerName = logger.Name()
 	if ce := logger.Core().Check(e, nil); ce != nil {
-		ce.Write(append(s.fields[:len(s.fields):len(s.fields)], fields...)...)
+		ce.Write(append(slices.Clip(s.fields), fields...)...)
 	}
 	return nil
 }

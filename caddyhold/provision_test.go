@@ -2,6 +2,7 @@ package caddyhold_test
 
 import (
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,9 +14,7 @@ func TestProvisionRefuses(t *testing.T) {
 	t.Setenv("PROVISION_TEST_OWNER", "nobody")
 	s3 := func(changes object) object {
 		storage := object{"driver": "s3", "bucket": "blobs"}
-		for name, value := range changes {
-			storage[name] = value
-		}
+		maps.Copy(storage, changes)
 		return object{"storage": storage}
 	}
 	for name, tc := range map[string]struct {
