@@ -104,7 +104,9 @@ func (d *Driver) copyHashed(ctx context.Context, from, to, version string) (sum 
 	if err != nil {
 		return nil, 0, fmt.Errorf("copying an object: %w", explain(err))
 	}
-	head, err := d.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &d.bucket, Key: d.key(to), ChecksumMode: types.ChecksumModeEnabled})
+	asking, cancel := context.WithTimeout(ctx, d.quickTimeout)
+	defer cancel()
+	head, err := d.client.HeadObject(asking, &s3.HeadObjectInput{Bucket: &d.bucket, Key: d.key(to), ChecksumMode: types.ChecksumModeEnabled})
 	if err != nil {
 		return nil, 0, fmt.Errorf("asking for the head of a copy: %w", explain(err))
 	}

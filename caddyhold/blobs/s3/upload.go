@@ -64,9 +64,11 @@ func (d *Driver) abortUpload(ctx context.Context, key, uploadID string) error {
 // abortAll aborts the multipart uploads to exactly that key, which every server
 // lists when it is the prefix, unlike those below a directory.
 func (d *Driver) abortAll(ctx context.Context, key string) error {
+	listing, cancel := context.WithTimeout(ctx, d.quickTimeout)
+	defer cancel()
 	pages := s3.NewListMultipartUploadsPaginator(d.client, &s3.ListMultipartUploadsInput{Bucket: &d.bucket, Prefix: d.key(key)})
 	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+		page, err := pages.NextPage(listing)
 		if err != nil {
 			return fmt.Errorf("listing multipart uploads: %w", explain(err))
 		}
@@ -249,6 +251,8 @@ func (d *Driver) completedBefore(ctx context.Context, key string) (blobs.Object,
 }
 
 func (d *Driver) listParts(ctx context.Context, u blobs.Upload) (listed []types.CompletedPart, size int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
+	defer cancel()
 	pages := s3.NewListPartsPaginator(d.client, &s3.ListPartsInput{Bucket: &d.bucket, Key: d.key(stagingKey(u.ID)), UploadId: &u.Handle})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -287,6 +291,8 @@ func compare(listed []types.CompletedPart, parts []blobs.Part) error {
 // putEmpty makes the object of an upload without parts, which cannot be
 // completed.
 func (d *Driver) putEmpty(ctx context.Context, key string) (blobs.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.quickTimeout)
+	defer cancel()
 	out, err := d.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &d.bucket, Key: d.key(key), ContentType: aws.String(contentType), Body: http.NoBody, ContentLength: aws.Int64(0),
 	})
