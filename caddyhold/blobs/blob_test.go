@@ -3,6 +3,7 @@ package blobs_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,10 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/caddyhold/caddyhold/caddyhold/blobs"
+	"github.com/caddyhold/caddyhold/caddyhold/blobs/s3"
 )
 
 func TestDigestGrammar(t *testing.T) {
@@ -292,5 +295,62 @@ func TestURLsBearTheConfiguredBases(t *testing.T) {
 	}
 	if s.Direct() {
 		t.Error("a directory cannot be reached directly")
+	}
+}
+
+// Only the storage itself can say that a blob is gone: its row stays while the bucket is gone,
+// or something before it answers.
+func TestMissingBucketDropsNoBlob(t *testing.T) {
+	for name, fault := range map[string]http.HandlerFunc{
+		"the bucket is gone": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `<?xml version="1.0"?><Error><Code>NoSuchBucket</Code><Message>gone</Message></Error>`)
+		},
+		"a proxy knows no way": http.NotFound,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := kinds["s3 proxied"](t)
+			var away atomic.Bool
+			config := bucketConfig(h.bucket)
+			config.Endpoint = h.bucket.Proxy(t, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if away.Load() {
+						fault(w, r)
+						return
+					}
+					next.ServeHTTP(w, r)
+				})
+			})
+			driver, err := s3.New(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Service = blobs.New(blobs.Config{Store: h.store, Driver: driver, BaseURL: h.server.URL})
+			content := bytesOf(100, 9)
+			d, id := h.push(alice, content), h.initiate(alice)
+
+			away.Store(true)
+			if err := h.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), d); !errors.Is(err, blobs.ErrUnavailable) {
+				t.Errorf("serving: %v", err)
+			}
+			if _, err := h.Complete(t.Context(), alice, id, d, nil, true); !errors.Is(err, blobs.ErrUnavailable) {
+				t.Errorf("completing an upload of the blob: %v", err)
+			}
+			if _, err := h.Stat(t.Context(), digestOf([]byte("another"))); !errors.Is(err, blobs.ErrUnavailable) {
+				t.Errorf("asking for a blob that is not known: %v", err)
+			}
+			if usage, err := h.Usage(); err != nil || usage.Blobs != 1 {
+				t.Errorf("%+v, %v, want the blob", usage, err)
+			}
+			away.Store(false)
+			if err := os.Remove(h.path(d)); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), d); !errors.Is(err, blobs.ErrBlobNotFound) {
+				t.Errorf("serving what the storage says is gone: %v", err)
+			}
+		})
 	}
 }

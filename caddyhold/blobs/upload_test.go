@@ -441,6 +441,35 @@ func TestPartsHaveALargestSize(t *testing.T) {
 	}
 }
 
+// sink is a driver that takes parts and keeps nothing.
+type sink struct{ blobs.Driver }
+
+func (sink) WritePart(ctx context.Context, _ blobs.Upload, _ int, body io.Reader, _ int64) (string, error) {
+	_, err := blobs.CopyContext(ctx, io.Discard, body)
+	return "etag", err
+}
+
+// endless is a body of zeros.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func TestPartsOfUnknownSizeHaveALargestSizeToo(t *testing.T) {
+	h := onDisk(t)
+	service := blobs.New(blobs.Config{Store: h.store, Driver: sink{h.driver()}})
+	id := h.initiate(alice)
+	largest := io.LimitReader(endless{}, blobs.MaxPartSize)
+	if _, err := service.WritePart(t.Context(), alice, id, 1, largest, -1); err != nil {
+		t.Errorf("the largest part: %v", err)
+	}
+	if _, err := service.WritePart(t.Context(), alice, id, 1, endless{}, -1); !errors.Is(err, blobs.ErrPartTooLarge) {
+		t.Errorf("a part without end: %v", err)
+	}
+}
+
 func TestOpenUploadsOfOneOwnerAreBounded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens a thousand uploads")
