@@ -50,17 +50,21 @@ func (u uploadRef) check() error {
 	return nil
 }
 
+// ownUpload is who calls, and for which of their uploads.
+func (s *Server) ownUpload(w http.ResponseWriter, r *http.Request) (caller hold.Caller, in uploadRef, err error) {
+	if caller, err = s.authorize(r, hold.Write); err != nil {
+		return caller, in, err
+	}
+	if err := readJSON(w, r, maxInput, &in); err != nil {
+		return caller, in, err
+	}
+	return caller, in, in.check()
+}
+
 // getPartUploadURL says where a part goes: to the store itself, or to uploadPart here.
 func (s *Server) getPartUploadURL(w http.ResponseWriter, r *http.Request) error {
-	caller, err := s.authorize(r, hold.Write)
+	caller, in, err := s.ownUpload(w, r)
 	if err != nil {
-		return err
-	}
-	var in uploadRef
-	if err := readJSON(w, r, maxInput, &in); err != nil {
-		return err
-	}
-	if err := in.check(); err != nil {
 		return err
 	}
 	target, err := s.hold.Blobs().PartURL(r.Context(), caller.DID, in.UploadID, in.PartNumber)
@@ -157,15 +161,8 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request) error {
 
 // abortUpload ends a session and removes what it has stored.
 func (s *Server) abortUpload(w http.ResponseWriter, r *http.Request) error {
-	caller, err := s.authorize(r, hold.Write)
+	caller, in, err := s.ownUpload(w, r)
 	if err != nil {
-		return err
-	}
-	var in uploadRef
-	if err := readJSON(w, r, maxInput, &in); err != nil {
-		return err
-	}
-	if err := in.check(); err != nil {
 		return err
 	}
 	if err := s.hold.Blobs().Abort(r.Context(), caller.DID, in.UploadID); err != nil {
