@@ -25,6 +25,7 @@ const (
 
 // lasting is what a hold keeps from one configuration to the next.
 type lasting struct {
+	dataDir  string
 	state    *hold.State
 	log      *logSwitch
 	metrics  *metrics
@@ -48,6 +49,7 @@ func openLasting(dataDir, publicURL, signingKey string, logger *zap.Logger) (*la
 			return nil, err
 		}
 		return &lasting{
+			dataDir: dataDir,
 			state:   state,
 			log:     log,
 			metrics: newMetrics(state.Repo()),
@@ -90,7 +92,7 @@ func (l *lasting) Destruct() error {
 		return fmt.Errorf("closing hold %s: %w", l.state.DID(), err)
 	}
 	l.log.logger().Info("hold closed: no configuration names it any more",
-		zap.String("did", l.state.DID()), zap.String("signing_key", l.state.SigningKeyPath()))
+		zap.String("did", l.state.DID()), zap.String("data_dir", l.dataDir))
 	return nil
 }
 

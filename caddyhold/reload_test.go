@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -228,6 +231,19 @@ func TestUploadCarriesOnThroughReloads(t *testing.T) {
 	if err != nil || a.status != http.StatusOK || !bytes.Equal(a.body, blob) {
 		t.Errorf("reading the blob: %d, %d bytes, %v", a.status, len(a.body), err)
 	}
+
+	// The URL that the hold signs is one of its own getBlob, complete for any client.
+	var signed struct {
+		URL string `json:"url"`
+	}
+	site.decode("getBlob", &signed)(site.do("GET", "/xrpc/com.atproto.sync.getBlob?did="+site.did()+"&cid="+digest+"&method=GET", true, nil))
+	u, err := url.Parse(signed.URL)
+	if err != nil || u.Query().Get("did") != site.did() || u.Query().Get("cid") != digest {
+		t.Fatalf("the signed URL is %s: %v", signed.URL, err)
+	}
+	if a, err := site.do("GET", u.RequestURI(), false, nil); err != nil || a.status != http.StatusOK || !bytes.Equal(a.body, blob) {
+		t.Errorf("reading by the signed URL: %d, %d bytes, %v", a.status, len(a.body), err)
+	}
 }
 
 // Requests under way keep the storage that their configuration had; new ones get the new one.
@@ -420,6 +436,77 @@ func TestRemovedHoldLetsGo(t *testing.T) {
 	if after := site.head(); after != before {
 		t.Errorf("the hold came back as %+v, was %+v", after, before)
 	}
+}
+
+// Nobody who reads an export slowly keeps a hold from going, and from coming back.
+func TestSlowReaderDoesNotKeepHold(t *testing.T) {
+	site := newHoldSite(t)
+	stopAtEnd(t)
+	with := config(t, site.server(site.handler(nil)))
+	log := filepath.Join(t.TempDir(), "hold.log")
+	without := config(t, site.server(object{"handler": "static_response"}))
+	load(t, logTo(t, with, log))
+	for range 16 { // more than the sockets take
+		site.call("com.atproto.repo.createRecord", site.note(strings.Repeat("long ", 180_000)), nil)
+	}
+	before := site.head()
+
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, site.url()+"/xrpc/com.atproto.sync.getRepo?did="+site.did(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	export, err := site.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = export.Body.Close() }()
+	if _, err := io.CopyN(io.Discard, export.Body, 1000); err != nil {
+		t.Fatal(err)
+	}
+
+	start := time.Now()
+	load(t, logTo(t, without, log))
+	if took := time.Since(start); took > 15*time.Second { // what requests under way are given, and some
+		t.Errorf("the hold took %s to go", took)
+	}
+	load(t, logTo(t, with, log))
+	if after := site.head(); after != before {
+		t.Errorf("the hold came back as %+v, was %+v", after, before)
+	}
+
+	lines, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var closed struct {
+		DID     string `json:"did"`
+		DataDir string `json:"data_dir"`
+	}
+	for line := range bytes.Lines(lines) {
+		if bytes.Contains(line, []byte("hold closed")) {
+			if err := json.Unmarshal(line, &closed); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if closed.DID != site.did() || closed.DataDir != site.dataDir {
+		t.Errorf("the log says %+v of what was closed: %s", closed, lines)
+	}
+}
+
+// logTo is a configuration that logs to a file.
+func logTo(t *testing.T, config []byte, path string) []byte {
+	t.Helper()
+	var changed object
+	if err := json.Unmarshal(config, &changed); err != nil {
+		t.Fatal(err)
+	}
+	changed["logging"] = object{"logs": object{"default": object{"writer": object{"output": "file", "filename": path, "roll": false}}}}
+	encoded, err := json.Marshal(changed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded
 }
 
 // Holds in one Caddy have nothing to do with each other.
