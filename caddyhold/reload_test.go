@@ -288,10 +288,30 @@ func TestReloadMovesStorage(t *testing.T) {
 	noLeak(t, before)
 }
 
-// uploadPart sends a part through the hold. Nothing of body is read before the hold does.
-func (s *holdSite) uploadPart(uploadID string, number int, body io.Reader) (answer, error) {
-	return s.try("PUT", "/xrpc/io.atcr.hold.uploadPart", true, body,
-		"X-Upload-Id", uploadID, "X-Part-Number", fmt.Sprint(number), "Expect", "100-continue")
+// uploadPart sends a part through the hold. Nothing of body is read before the hold does, so
+// until then it can try again, as do does.
+func (s *holdSite) uploadPart(uploadID string, number int, body io.Reader) (a answer, err error) {
+	watched := &watchedReader{Reader: body}
+	for range 20 {
+		a, err = s.try("PUT", "/xrpc/io.atcr.hold.uploadPart", true, watched,
+			"X-Upload-Id", uploadID, "X-Part-Number", fmt.Sprint(number), "Expect", "100-continue")
+		if err == nil || watched.begun.Load() {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return a, err
+}
+
+// watchedReader knows whether anybody has begun to read it.
+type watchedReader struct {
+	io.Reader
+	begun atomic.Bool
+}
+
+func (r *watchedReader) Read(p []byte) (int, error) {
+	r.begun.Store(true)
+	return r.Reader.Read(p)
 }
 
 // A configuration that fails, at whatever step, leaves everything as it was.
@@ -433,6 +453,10 @@ func TestRemovedHoldLetsGo(t *testing.T) {
 	noLeak(t, resourcesBefore)
 
 	load(t, config(t, site.server(site.handler(nil))))
+	eventually(t, "the server without a hold to answer its last", func() bool {
+		a, err := site.do("GET", "/.well-known/atproto-did", false, nil)
+		return err == nil && string(a.body) == site.did()
+	})
 	if after := site.head(); after != before {
 		t.Errorf("the hold came back as %+v, was %+v", after, before)
 	}
