@@ -37,7 +37,12 @@ type consumer struct {
 func (s *holdSite) follow() *consumer {
 	s.t.Helper()
 	url := "ws://127.0.0.1:" + s.port + "/xrpc/com.atproto.sync.subscribeRepos?cursor=0"
-	conn, response, err := websocket.Dial(within(s.t, 10*time.Second), url, nil)
+	ctx := within(s.t, 10*time.Second)
+	conn, response, err := websocket.Dial(ctx, url, nil)
+	for tries := 0; err != nil && tries < 20; tries++ { // as do does
+		time.Sleep(5 * time.Millisecond)
+		conn, response, err = websocket.Dial(ctx, url, nil)
+	}
 	if err != nil {
 		s.t.Fatalf("following the firehose: %v", err)
 	}
